@@ -1,0 +1,111 @@
+"""Files that are whole or absent, the same bytes for the same content, and checkable.
+
+Everything is written beside its place and renamed, so that a killed process leaves the old
+file or the new one, never half of one. No file written here holds a time or a path.
+Tensor files are in `tensors.py`, so that this module stays free of torch.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fluoroscope.core.errors import DamagedError, DoesNotFitError
+
+if TYPE_CHECKING:
+    import polars
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; on leaving without an error it takes its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DoesNotFitError(
+                f"The disk is full: {path} could not be written. Free some space and run the "
+                "same command again; it goes on where it stopped."
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    # Without this a power cut can leave a renamed but empty file.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Sorted keys, two spaces, a newline at the end; NaN is refused, as JSON has none."""
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path) -> Any:  # Any: nested JSON values.
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedError(
+            f"{path} is not JSON any more ({error}). Delete it and run the same command again."
+        ) from None
+
+
+def write_parquet(path: Path, frame: "polars.DataFrame") -> None:
+    with atomic_path(path) as temporary:
+        frame.write_parquet(temporary, compression="zstd", statistics=False)
+
+
+def write_csv(path: Path, frame: "polars.DataFrame") -> None:
+    with atomic_path(path) as temporary:
+        frame.write_csv(temporary)
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(folder: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file below `folder`, sorted by path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def check_file(path: Path, sha256: str) -> None:
+    """Raises `DamagedError` unless the file exists and has this checksum."""
+    if not path.exists():
+        raise DamagedError(f"{path} is missing. Delete its step's folder and run again.")
+    found = sha256_file(path)
+    if found != sha256:
+        raise DamagedError(
+            f"{path} is damaged: its SHA-256 should be {sha256[:16]}..., it is {found[:16]}.... "
+            "Delete its step's folder and run the same command again to make it anew."
+        )
+
+
+def free_bytes(path: Path) -> int:
+    """Free disk space where `path` is or will be."""
+    while not path.exists():
+        path = path.parent
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
