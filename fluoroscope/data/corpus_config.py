@@ -1,0 +1,108 @@
+"""What text a study reads, said in settings; this module is free of torch and of data sets."""
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from fluoroscope.core.config import Config
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class SampledTextConfig(Config):
+    """How text is drawn from the model itself, for `source="model:"`."""
+
+    seed: int = 0
+    """Document `i` depends on this seed, `i` and the model alone, not on its neighbours."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Logits are divided by this; 1 samples from the model's own distribution."""
+
+    max_tokens: PositiveInt = 128
+    """A document that has not ended by then is cut here."""
+
+    tile: PositiveInt = 64
+    """Documents drawn together; part of WHAT, as it decides how floating point rounds."""
+
+
+class CorpusConfig(Config):
+    """Text -> documents -> windows of tokens, split by document; a bare text is a `source`."""
+
+    source: str
+    """A .txt, .jsonl or .parquet file, a folder of them, `hf:NAME` (a data set on the hub), or
+    `model:` (text sampled from the model itself)."""
+
+    text_field: str = "text"
+    """The field or column of jsonl, parquet and hub data sets that holds the text."""
+
+    take: str = "all"
+    """Which documents: `all`, `first:N`, `last:N`, or `hash:FRACTION` (chosen by text)."""
+
+    held_out: float = Field(0.1, ge=0, lt=1)
+    """Share of documents kept from training: one half is validation, the other test. Chosen by
+    a hash of the text, so that equal documents fall on the same side."""
+
+    context: PositiveInt = 128
+    """Tokens in a window."""
+
+    bos: Literal["auto", "always", "never"] = "auto"
+    """Whether each document and each window starts with the model's first token; `auto` does
+    as the tokenizer does by itself."""
+
+    split_documents_on: str = "auto"
+    """Where a plain text file is cut: `line`, `blank_line`, `single_newline` (blank lines are
+    paragraphs within a document), `file`, or any other text, which is then the separator.
+    `auto` looks at the first MiB: `<|endoftext|>` if there is one; `line` if no line is blank;
+    `single_newline` if lines are whole paragraphs (median above 100 characters); otherwise
+    `blank_line`."""
+
+    hub_subset: str | None = None
+    """The configuration of a hub data set that has several."""
+
+    hub_split: str = "train"
+    """The split of a hub data set to read; ours are made from it."""
+
+    sampled: SampledTextConfig = SampledTextConfig()
+    """Used by `source="model:"` alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_a_source(cls, value: Any) -> Any:  # Any: pydantic's raw input.
+        return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("take")
+    @classmethod
+    def _take_is_known(cls, value: str) -> str:
+        parse_take(value)
+        return value
+
+    @field_validator("split_documents_on")
+    @classmethod
+    def _separator_is_text(cls, value: str) -> str:
+        if not value:
+            raise ValueError("give a rule or a separator; an empty text separates nothing.")
+        return value
+
+
+def parse_take(take: str) -> tuple[Literal["all", "first", "last", "hash"], float]:
+    """`first:100` -> ("first", 100); `all` counts as ("all", 1)."""
+    if take == "all":
+        return "all", 1
+    number = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
+    match = re.fullmatch(rf"(first|last|hash):({number})", take)
+    if match is None:
+        raise ValueError("must be `all`, `first:N`, `last:N` or `hash:FRACTION`.")
+    amount = float(match[2])
+    if match[1] == "hash" and not 0 < amount <= 1:
+        raise ValueError("hash:FRACTION takes a share above 0 and at most 1.")
+    if match[1] != "hash" and (amount < 1 or not amount.is_integer()):
+        raise ValueError(f"{match[1]}:N takes a whole number of documents, at least 1.")
+    match match[1]:
+        case "first":
+            return "first", amount
+        case "last":
+            return "last", amount
+        case _:
+            return "hash", amount
