@@ -1,0 +1,16 @@
+"""The studies by name. Specs are apart, so that `--help` needs no torch."""
+
+from typing import TYPE_CHECKING
+
+from fluoroscope.core.registry import Registry
+
+if TYPE_CHECKING:
+    from fluoroscope.core.config import Config
+    from fluoroscope.runs.study import Study
+
+STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
+    "study", {"dictionary": "fluoroscope.studies.dictionary.study:DictionaryStudy"}
+)
+SPECS: "Registry[type[Config]]" = Registry(
+    "study", {"dictionary": "fluoroscope.studies.dictionary.spec:DictionarySpec"}
+)

@@ -1,0 +1,40 @@
+"""Study: a question as settings, steps and a report; what `fluoro run NAME` finds by its name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from fluoroscope.core.config import Config
+from fluoroscope.core.sink import Sink
+from fluoroscope.runs.record import load_class, read_record
+from fluoroscope.runs.run import Run
+from fluoroscope.runs.step import MapStep
+
+SpecT = TypeVar("SpecT", bound=Config)
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class Study(ABC, Generic[SpecT, ConfigT]):
+    """Made without arguments, so that a worker process makes its own from run.json."""
+
+    name: str
+    spec: type[SpecT]
+    """What a user writes; its module imports no torch."""
+
+    @abstractmethod
+    def resolve(self, spec: SpecT) -> ConfigT:
+        """Fills in what only the model knows, and checks that all fits together."""
+
+    @abstractmethod
+    def steps(self, config: ConfigT) -> Sequence[MapStep]:
+        """In the order of work; each step's inputs stand before it. Costs nothing to call."""
+
+    def report(self, run: Run, sink: Sink) -> None:
+        """Writes tables/, figures/ and report.html once every step is done."""
+
+
+def open_study(folder: Path, device: str = "cpu") -> tuple[Run, Study[Config, Config]]:
+    """The run in `folder` and its study, rebuilt from run.json alone."""
+    record = read_record(folder)
+    return Run.open(folder, device), load_class(record.study_class)()
