@@ -1,0 +1,137 @@
+"""A model's name or folder -> a folder with its files, and clear words where there is none.
+
+A folder is used as it is, without any network access. A hub id is fetched into the hub's own
+cache; without a network the cache alone is used. Weights are taken as safetensors; older
+repositories without them fall back to PyTorch files, of which only tensors are ever read.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from fluoroscope.core.errors import ModelError
+
+_TIMEOUT_S = 10.0
+_TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+_TOKENIZER_FILES = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+]
+
+
+class ModelFiles(NamedTuple):
+    """Where a model's files lie, and the hub commit they are of."""
+
+    folder: Path
+    revision: str | None
+
+
+def find_model(name_or_folder: str, revision: str | None = None) -> ModelFiles:
+    """The folder of a model, fetched from the hub unless `name_or_folder` is one."""
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        return ModelFiles(folder, None)
+    if folder.exists():
+        raise ModelError(f"A model is a folder or a hub id; {name_or_folder} is a file.")
+    is_hub_id = re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name_or_folder)
+    if not is_hub_id:
+        raise ModelError(f"There is no model folder {name_or_folder}.")
+    return _fetch(name_or_folder, revision)
+
+
+def find_config(name_or_folder: str, revision: str | None = None) -> Path:
+    """The config.json of a model; of a hub model only that file is fetched."""
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir() or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name_or_folder):
+        folder = find_model(name_or_folder, revision).folder
+    else:
+        folder = _fetch(name_or_folder, revision, ["config.json"]).folder
+    return _existing(folder, ["config.json"], "config.json", "It says what the model is.")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weights in `folder`: safetensors if there are any, otherwise PyTorch files."""
+    safe = sorted(folder.glob("*.safetensors"))
+    found = safe or sorted(folder.glob("pytorch_model*.bin"))
+    if not found:
+        raise ModelError(f"{folder} has no weights: no *.safetensors file is in it.")
+    return found
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files in `folder` that decide how text is cut."""
+    found = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    # A tokenizer_config.json alone holds settings, but no vocabulary.
+    if not [file for file in found if file.name not in ("tokenizer_config.json", "merges.txt")]:
+        raise ModelError(
+            f"{folder} has no tokenizer: none of tokenizer.json, tokenizer.model, vocab.json, "
+            "vocab.txt is in it. Save the model's tokenizer there."
+        )
+    return found
+
+
+def _fetch(name: str, revision: str | None, patterns: list[str] | None = None) -> ModelFiles:
+    try:
+        info = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT_S)
+        if patterns is None:
+            files = [file.rfilename for file in info.siblings or []]
+            is_safe = any(file.endswith(".safetensors") for file in files)
+            patterns = [*_TEXT_FILES, "*.safetensors" if is_safe else "pytorch_model*.bin"]
+        folder = snapshot_download(name, revision=info.sha, allow_patterns=patterns)
+        return ModelFiles(Path(folder), info.sha)
+    except GatedRepoError:
+        raise ModelError(
+            f"The model {name} is gated: ask for access at https://huggingface.co/{name}, then "
+            "log in with `hf auth login`."
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(f"The model {name} has no revision {revision!r}.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelError(
+            f"There is no model {name}: it is not a folder here, and the hub has none of that "
+            "name, or a private one (log in with `hf auth login`)."
+        ) from None
+    except HfHubHTTPError as error:
+        return _cached(name, revision, f"the hub refused: {_first_line(error)}")
+    except Exception as error:  # Each transport below the hub client raises its own.
+        return _cached(name, revision, f"the hub cannot be reached ({_first_line(error)})")
+
+
+def _cached(name: str, revision: str | None, reason: str) -> ModelFiles:
+    try:
+        folder = snapshot_download(name, revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        raise ModelError(
+            f"The model {name} cannot be had: it is not a folder here, not in the hub's cache, "
+            f"and {reason}. Give the folder of a downloaded model, or connect and try again."
+        ) from None
+    commit = Path(folder).name
+    return ModelFiles(Path(folder), commit if re.fullmatch(r"[0-9a-f]{40}", commit) else None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _existing(folder: Path, names: list[str], what: str, why: str) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelError(f"{os.fspath(folder)} has no {what}. {why}")
