@@ -8,6 +8,8 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from fluoroscope.core.config import Config
 
 Split = Literal["train", "validation", "test"]
+MODEL_SOURCE = "model:"
+HUB_PREFIX = "hf:"
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -17,7 +19,7 @@ class SampledTextConfig(Config):
     seed: int = 0
     """Document `i` depends on this seed, `i` and the model alone, not on its neighbours."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Logits are divided by this; 1 samples from the model's own distribution."""
 
     max_tokens: PositiveInt = 128
@@ -40,11 +42,11 @@ class CorpusConfig(Config):
     take: str = "all"
     """Which documents: `all`, `first:N`, `last:N`, or `hash:FRACTION` (chosen by text)."""
 
-    held_out: float = Field(0.1, ge=0, lt=1)
+    held_out: float = Field(default=0.1, ge=0, lt=1)
     """Share of documents kept from training: one half is validation, the other test. Chosen by
     a hash of the text, so that equal documents fall on the same side."""
 
-    context: PositiveInt = 128
+    context: int = Field(default=128, ge=2)
     """Tokens in a window."""
 
     bos: Literal["auto", "always", "never"] = "auto"
@@ -77,6 +79,12 @@ class CorpusConfig(Config):
     def _take_is_known(cls, value: str) -> str:
         parse_take(value)
         return value
+
+    @model_validator(mode="after")
+    def _sampled_text_has_no_end(self) -> "CorpusConfig":
+        if self.source == MODEL_SOURCE and parse_take(self.take)[0] in ("last", "hash"):
+            raise ValueError(f"take={self.take} needs a corpus that ends; use first:N or all.")
+        return self
 
     @field_validator("split_documents_on")
     @classmethod

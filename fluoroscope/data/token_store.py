@@ -21,15 +21,17 @@ import torch
 from jaxtyping import Bool, Int
 from safetensors import safe_open
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from fluoroscope.core.config import settings_hash
-from fluoroscope.core.errors import CorpusError, DamagedError, MismatchError
+from fluoroscope.core.errors import CorpusError, MismatchError
 from fluoroscope.core.storage import check_file, read_json
 from fluoroscope.core.tensors import open_tensors
 from fluoroscope.data.corpus_config import SPLITS, Split
+from fluoroscope.data.packing import COLUMNS, PADDING
+from fluoroscope.data.tokenizing import tokenizer_hash
 
 MANIFEST = "manifest.json"
-PADDING = -1
 
 _OPEN_FILES = 32
 
@@ -45,8 +47,9 @@ class Windows:
     """Start and separator tokens, which stand for no text."""
 
     @property
-    def attention_mask(self) -> Bool[Tensor, "windows context"]:
-        return self.document != PADDING
+    def attention_mask(self) -> Int[Tensor, "windows context"]:
+        """0 on the padding that fills a last window."""
+        return (self.document != PADDING).long()
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -77,7 +80,6 @@ class TokenStore:
             raise CorpusError(f"{folder} holds no tokens ({MANIFEST} is missing); write it first.")
         self.manifest: dict[str, Any] = read_json(folder / MANIFEST)  # Any: JSON.
         self.context: int = self.manifest["context"]
-        self.start_token: int | None = self.manifest["start_token"]
         self._parts = {
             split: [part for part in self.manifest["parts"] if part["split"] == split]
             for split in SPLITS
@@ -109,7 +111,7 @@ class TokenStore:
 
     def windows(self, split: Split, start: int, stop: int) -> Windows:
         """Windows `start` to `stop`; only their bytes are read."""
-        columns = [self._read(split, name, start, stop) for name in _COLUMNS]
+        columns = [self._read(split, name, start, stop) for name in COLUMNS]
         tokens, document, position, is_start = columns
         return Windows(tokens.long(), document, position, is_start.bool())
 
@@ -123,13 +125,13 @@ class TokenStore:
         files = sorted((self.folder / "shards").glob("*/documents-*.parquet"))
         return pl.concat([pl.read_parquet(file) for file in files]).sort("document")
 
-    def check_tokenizer(self, tokenizer_sha256: str) -> None:
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raises `MismatchError` unless the store was made with this tokenizer."""
-        made_with = self.manifest["tokenizer_sha256"]
-        if made_with != tokenizer_sha256:
+        made_with, given = self.manifest["tokenizer_sha256"], tokenizer_hash(tokenizer)
+        if made_with != given:
             raise MismatchError(
                 f"The tokens in {self.folder} were made with tokenizer {made_with[:16]}..., the "
-                f"model's is {tokenizer_sha256[:16]}.... Use the model that they were made for, "
+                f"model's is {given[:16]}.... Use the model that they were made for, "
                 "or write them anew."
             )
 
@@ -162,6 +164,3 @@ class TokenStore:
                 self._open.popitem(last=False)
         self._open.move_to_end(name)
         return self._open[name]
-
-
-_COLUMNS = ("tokens", "document", "position", "is_start")
