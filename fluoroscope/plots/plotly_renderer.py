@@ -1,0 +1,215 @@
+"""Charts for the screen: one interactive plotly figure for each panel.
+
+Panels are separate figures so that a page can lay them out to fit its window; shared axes
+get the same limits, and the legend is one for all, drawn by the page. Backgrounds are
+clear and inks are left to the page, which knows whether it is light or dark.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike
+
+from fluoroscope.plots.chart import (
+    Axis,
+    Bars,
+    Chart,
+    Heatmap,
+    Histogram,
+    Line,
+    Mark,
+    Panel,
+    Reference,
+    Scatter,
+)
+from fluoroscope.plots.style import RAMPS, translucent
+
+_DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
+
+
+def plotly_figures(chart: Chart) -> list[go.Figure]:
+    """One figure a panel, in order; series are named alike in all of them."""
+    shades = chart.series_colors
+    return [_panel_figure(chart, panel, shades) for panel in chart.panels]
+
+
+def _panel_figure(chart: Chart, panel: Panel, shades: Mapping[str, str]) -> go.Figure:
+    figure = go.Figure(layout=go.Layout(template=go.layout.Template()))
+    for mark in panel.marks:
+        figure.add_traces(_traces(mark, shades))
+    figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        showlegend=False,
+        bargap=0.25,
+        bargroupgap=0.08,
+        hovermode=_hover_mode(panel.marks),
+    )
+    if any(isinstance(mark, Heatmap) for mark in panel.marks):
+        figure.update_xaxes(title=chart.x.label, showgrid=False, zeroline=False, type="category")
+        figure.update_yaxes(
+            title=chart.y.label,
+            showgrid=False,
+            zeroline=False,
+            type="category",
+            autorange="reversed",
+        )
+        return figure
+    figure.update_xaxes(**_axis_settings(chart.x, chart.limits("x"), panel.marks))
+    figure.update_yaxes(**_axis_settings(chart.y, chart.limits("y"), ()))
+    for line in panel.references:
+        _add_reference(figure, line, chart)
+    return figure
+
+
+def _hover_mode(marks: Sequence[Mark]) -> str:
+    return "x unified" if any(isinstance(mark, Line) for mark in marks) else "closest"
+
+
+def _axis_settings(
+    axis: Axis, limits: tuple[float, float] | None, marks: Sequence[Mark]
+) -> dict[str, object]:
+    settings: dict[str, object] = {"title": axis.label, "zeroline": False}
+    if any(isinstance(mark, Bars) for mark in marks):
+        return settings | {"type": "category", "showgrid": False}
+    settings |= {"type": "log" if axis.log else "linear"}
+    if axis.log:
+        settings |= {"exponentformat": "power", "dtick": 1, "minor": {"showgrid": False}}
+    if limits is not None:
+        settings["range"] = [float(np.log10(end)) for end in limits] if axis.log else list(limits)
+    elif axis.log and limits is None:
+        # One label a decade reads best, unless there is not even one decade.
+        settings.pop("dtick")
+    return settings
+
+
+def _traces(mark: Mark, shades: Mapping[str, str]) -> list[go.Scatter | go.Bar | go.Heatmap]:
+    match mark:
+        case Line():
+            return _line_traces(mark, shades[mark.name])
+        case Bars():
+            return [_bar_trace(mark, shades[mark.name])]
+        case Histogram():
+            return [_histogram_trace(mark, shades[mark.name])]
+        case Scatter():
+            return [_scatter_trace(mark, shades[mark.name])]
+        case Heatmap():
+            return [_heatmap_trace(mark)]
+
+
+def _line_traces(mark: Line, color: str) -> list[go.Scatter]:
+    x = _numbers(mark.x)
+    line = go.Scatter(
+        name=mark.name,
+        legendgroup=mark.name,
+        x=x,
+        y=_numbers(mark.y),
+        mode="lines+markers" if mark.markers else "lines",
+        line={"color": color, "width": 2, "dash": _DASHES[mark.style]},
+        marker={"color": color, "size": 6},
+    )
+    if mark.low is None or mark.high is None:
+        return [line]
+    edge = {
+        "legendgroup": mark.name,
+        "x": x,
+        "mode": "lines",
+        "line": {"width": 0, "color": color},
+        "hoverinfo": "skip",
+    }
+    below = go.Scatter(y=_numbers(mark.low), **edge)
+    above = go.Scatter(
+        y=_numbers(mark.high), fill="tonexty", fillcolor=translucent(color, 0.2), **edge
+    )
+    return [below, above, line]
+
+
+def _bar_trace(mark: Bars, color: str) -> go.Bar:
+    y = _numbers(mark.y)
+    error = None
+    if mark.low is not None and mark.high is not None:
+        error = {
+            "array": _numbers(mark.high) - y,
+            "arrayminus": y - _numbers(mark.low),
+            "thickness": 1.2,
+            "width": 3,
+        }
+    return go.Bar(
+        name=mark.name,
+        legendgroup=mark.name,
+        x=list(mark.categories),
+        y=y,
+        marker={"color": color, "cornerradius": 2},
+        error_y=error,
+    )
+
+
+def _histogram_trace(mark: Histogram, color: str) -> go.Scatter:
+    # A filled staircase: bars of unequal width cannot be drawn on a log axis.
+    counts = _numbers(mark.counts)
+    return go.Scatter(
+        name=mark.name,
+        legendgroup=mark.name,
+        x=_numbers(mark.edges),
+        y=np.append(counts, counts[-1:]),
+        mode="lines",
+        line={"color": color, "width": 1.2, "shape": "hv"},
+        fill="tozeroy",
+        fillcolor=translucent(color, 0.28),
+    )
+
+
+def _scatter_trace(mark: Scatter, color: str) -> go.Scatter:
+    return go.Scatter(
+        name=mark.name,
+        legendgroup=mark.name,
+        x=_numbers(mark.x),
+        y=_numbers(mark.y),
+        mode="markers",
+        marker={"color": color, "size": 6, "opacity": 0.7, "line": {"width": 0}},
+        text=list(mark.labels) if mark.labels is not None else None,
+    )
+
+
+def _heatmap_trace(mark: Heatmap) -> go.Heatmap:
+    low, high = mark.color_limits
+    anchors = RAMPS[mark.ramp]
+    scale = [[i / (len(anchors) - 1), color] for i, color in enumerate(anchors)]
+    return go.Heatmap(
+        z=_numbers(mark.values),
+        x=list(mark.x_names),
+        y=list(mark.y_names),
+        zmin=low,
+        zmax=high,
+        colorscale=scale,
+        # The page turns a sequential ramp round in the dark, so that nothing fades into it.
+        meta={"ramp": mark.ramp},
+        xgap=1,
+        ygap=1,
+        texttemplate="%{z:.2g}" if mark.has_cell_texts else None,
+        colorbar={
+            "title": {"text": mark.label, "side": "right"},
+            "thickness": 10,
+            "outlinewidth": 0,
+        },
+    )
+
+
+def _add_reference(figure: go.Figure, line: Reference, chart: Chart) -> None:
+    axis = chart.y if line.axis == "y" else chart.x
+    place = float(np.log10(line.value)) if axis.log else line.value
+    style = {"width": 1, "dash": "dash"}
+    if line.axis == "y":
+        shape = {"x0": 0, "x1": 1, "xref": "paper", "y0": line.value, "y1": line.value}
+        words = {"x": 1, "xref": "paper", "xanchor": "right", "y": place, "yanchor": "bottom"}
+    else:
+        shape = {"y0": 0, "y1": 1, "yref": "paper", "x0": line.value, "x1": line.value}
+        words = {"y": 1, "yref": "paper", "yanchor": "top", "x": place, "xanchor": "left"}
+    figure.add_shape(type="line", line=style, name="reference", layer="below", **shape)
+    if line.label:
+        figure.add_annotation(text=line.label, showarrow=False, font={"size": 11}, **words)
+
+
+def _numbers(values: ArrayLike) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)

@@ -1,0 +1,119 @@
+"""How every figure looks: palettes that colour-blind readers can tell apart, sizes, type.
+
+Categorical colours are Paul Tol's "bright" scheme, reordered and deepened so that each stands
+out on white paper and on a dark screen alike. Ordered things (layers, checkpoints) take
+their colours from a sequential ramp, so that the order can be seen without the legend.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+Palette = Literal["categorical", "ordered"]
+"""`categorical` for kinds, `ordered` for steps of one quantity such as layers."""
+
+Ramp = Literal["sequential", "diverging"]
+"""`sequential` from nothing to much, `diverging` around zero."""
+
+CATEGORICAL = (
+    "#3a7cc3",
+    "#e8743b",
+    "#2a9d78",
+    "#b0509b",
+    "#c9a227",
+    "#4bb4d8",
+    "#d6456a",
+    "#8a8f98",
+)
+
+# From a light teal to a deep violet; lightness falls evenly, so it survives a grey copy.
+ORDERED = ("#5ec9a7", "#38a6a5", "#2b83a6", "#3e5f9f", "#5a3f8c", "#5d2468")
+
+SEQUENTIAL = (
+    "#f2f6f4",
+    "#c6e3da",
+    "#8fcbc0",
+    "#55aeac",
+    "#2f8a9b",
+    "#2a6687",
+    "#2b426b",
+    "#1f2345",
+)
+DIVERGING = ("#2a5fa5", "#6f9bd1", "#bdd0e8", "#f4f3f1", "#f1c4ae", "#e08a63", "#b8482c")
+
+RAMPS: Mapping[Ramp, tuple[str, ...]] = {"sequential": SEQUENTIAL, "diverging": DIVERGING}
+
+INK, MUTED, RULE, PAPER = "#1c2327", "#66727a", "#dde2e4", "#ffffff"
+
+PANEL_INCHES = (3.4, 2.5)
+"""Width and height of one panel of a small multiple on paper."""
+
+SINGLE_INCHES = (6.2, 3.4)
+"""Width and height of a chart of one panel on paper."""
+
+PNG_DPI = 200
+
+MATPLOTLIB_STYLE: Mapping[str, object] = {
+    # The one typeface that comes with matplotlib: the same bytes on every machine.
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 6,
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.7,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "pdf.fonttype": 42,
+    "pdf.compression": 6,
+    "mathtext.fontset": "dejavusans",
+}
+
+
+def colors(palette: Palette, n: int) -> list[str]:
+    """`n` colours as #rrggbb; categorical ones repeat after eight."""
+    if palette == "categorical":
+        return [CATEGORICAL[i % len(CATEGORICAL)] for i in range(n)]
+    return [ramp_color(ORDERED, i / max(n - 1, 1)) for i in range(n)]
+
+
+def ramp_color(anchors: tuple[str, ...], share: float) -> str:
+    """The colour at `share` (0 to 1) of the way along `anchors`."""
+    place = min(max(share, 0.0), 1.0) * (len(anchors) - 1)
+    i = min(int(place), len(anchors) - 2)
+    pairs = zip(_channels(anchors[i]), _channels(anchors[i + 1]), strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * (place - i)):02x}" for a, b in pairs)
+
+
+def translucent(color: str, opacity: float) -> str:
+    """`#rrggbb` as a CSS colour with an opacity."""
+    red, green, blue = _channels(color)
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def _channels(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
