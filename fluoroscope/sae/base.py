@@ -48,7 +48,7 @@ class SparseAutoencoder(nn.Module, ABC):
     """A dictionary of directions and the encoder that finds which of them are present."""
 
     architecture: ClassVar[str]
-    """Its name in the registry `fluoroscope.sae.SAES`."""
+    """Its name in the registry `fluoroscope.sae.architectures.SAES`."""
 
     config_type: ClassVar[type[SAEConfig]]
 
@@ -107,7 +107,7 @@ class SparseAutoencoder(nn.Module, ABC):
         `progress` is the share of training that is done, for penalties that warm up.
         """
 
-    def calibrate(self, rows: Float[Tensor, "n d_model"]) -> None:  # noqa: B027  most have nothing to do
+    def calibrate(self, rows: Float[Tensor, "n d_model"]) -> None:
         """Sets what is measured on data and not learned, such as a threshold."""
 
     def start(self, rows: Float[Tensor, "n d_model"]) -> None:

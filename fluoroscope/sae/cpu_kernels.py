@@ -46,7 +46,7 @@ def batch_top_k(pre: Floats, n_kept: int) -> Entries:
     return _filter(offsets, indices, values, border)
 
 
-def _below(number: float, dtype: np.dtype) -> np.floating:
+def _below(number: float | np.floating, dtype: np.dtype) -> np.floating:
     # Strictly above the next smaller float is the same as at least the number.
     return np.nextafter(dtype.type(number), dtype.type(-np.inf))
 
@@ -56,8 +56,7 @@ def above(pre: Floats, floor: Floats) -> Entries:
     hits = _count_above(pre, floor)
     offsets = np.zeros(len(pre) + 1, np.int64)
     np.cumsum(hits.sum(axis=1, dtype=np.int64), out=offsets[1:])
-    indices, values = _fill_above(pre, floor, offsets, hits)
-    return offsets, indices, values
+    return offsets, *_fill_above(pre, floor, offsets, hits)
 
 
 @_loop

@@ -11,7 +11,8 @@ def reconstruction_step(
     sae: SparseAutoencoder, x: Float[Tensor, "n d_model"], latents: SparseLatents
 ) -> TrainingStep:
     """Mean squared error per row and dimension; with inputs scaled to unit variance per
-    dimension, that is the fraction of variance unexplained."""
+    dimension, that is the fraction of variance unexplained.
+    """
     reconstruction = decode_sparse(latents, sae.W_dec) + sae.b_dec
     loss = (reconstruction - x).square().mean()
     return TrainingStep(loss, reconstruction, latents.count())

@@ -29,7 +29,8 @@ class ReLU(ThresholdedSAE):
 
     def __init__(self, config: ReLUConfig, seed: int = 0) -> None:
         super().__init__(config, seed)
-        self.register_buffer("threshold", torch.zeros(config.d_sae))
+        # A constant, and not saved: only thresholds that were learned or measured are.
+        self.register_buffer("threshold", torch.zeros(config.d_sae), persistent=False)
 
     def training_step(self, x: Float[Tensor, "n d_model"], progress: float) -> TrainingStep:
         # Early in training half of all latents are active, so dense products are the fast ones.

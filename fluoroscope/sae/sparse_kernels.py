@@ -108,9 +108,7 @@ def encode_sparse(
     return kept[0].with_values(values)
 
 
-def decode_sparse(
-    latents: SparseLatents, W_dec: Float[Tensor, "s d"]
-) -> Float[Tensor, "n d"]:
+def decode_sparse(latents: SparseLatents, W_dec: Float[Tensor, "s d"]) -> Float[Tensor, "n d"]:
     """Sum of decoder rows weighted by the latents; differentiable in both."""
     return _Decode.apply(latents.values, W_dec, latents)
 
@@ -203,8 +201,8 @@ def _numpy(tensor: Tensor) -> Any:  # Any: a numpy array.
 
 
 def _from_arrays(pre: Tensor, offsets: Any, indices: Any, values: Any) -> SparseLatents:
-    tensors = (torch.from_numpy(array) for array in (offsets, indices, values))
-    return SparseLatents(*tensors, pre.shape[1])
+    o, i, v = (torch.from_numpy(array) for array in (offsets, indices, values))
+    return SparseLatents(o, i, v, pre.shape[1])
 
 
 def _from_mask(pre: Tensor, keep: Tensor) -> SparseLatents:

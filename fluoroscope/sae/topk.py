@@ -10,8 +10,8 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from fluoroscope.sae.base import SAEConfig, SparseAutoencoder, TrainingStep
-from fluoroscope.sae.sparse_kernels import SparseLatents, encode_sparse, select_top_k
 from fluoroscope.sae.reconstruction import reconstruction_step
+from fluoroscope.sae.sparse_kernels import SparseLatents, encode_sparse, select_top_k
 
 
 class TopKConfig(SAEConfig):

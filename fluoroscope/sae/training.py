@@ -26,7 +26,7 @@ from fluoroscope.core.errors import NumericsError
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.tensors import State
 from fluoroscope.models.hook_points import HookPoint
-from fluoroscope.sae import SAES
+from fluoroscope.sae.architectures import SAES
 from fluoroscope.sae.base import SAEConfig, SparseAutoencoder, TrainingStep
 
 

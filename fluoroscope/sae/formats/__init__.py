@@ -1,0 +1,1 @@
+"""SAE file formats, one file each; the base class knows none of them."""

@@ -1,0 +1,141 @@
+"""The native SAE folder: what SAELens reads, plus a sidecar with everything that we know.
+
+    cfg.json                 SAELens's description
+    sae_weights.safetensors  W_enc [d_model, s], W_dec [s, d_model], b_enc, b_dec, perhaps threshold
+    fluoroscope.json         our own: architecture, config, provenance, hash of the weights
+
+BatchTopK is a JumpReLU with one threshold for SAELens, and is itself again for us. Weights are
+in the units of the activations: any input scale is folded in before saving.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fluoroscope.core.config import build
+from fluoroscope.core.errors import DamagedError, MismatchError, UserError
+from fluoroscope.core.storage import check_file, read_json, sha256_file, write_json
+from fluoroscope.core.tensors import read_tensors, write_tensors
+from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.sae.architectures import SAES
+from fluoroscope.sae.base import SparseAutoencoder
+
+_WEIGHTS, _CONFIG, _SIDECAR = "sae_weights.safetensors", "cfg.json", "fluoroscope.json"
+
+# The oldest SAELens whose reader takes exactly these fields.
+_SAELENS_VERSION = "6.0.0"
+
+_SAELENS_NAMES = {
+    "relu": "standard",
+    "topk": "topk",
+    "batch_topk": "jumprelu",
+    "jumprelu": "jumprelu",
+}
+
+_SAELENS_STREAMS = {
+    "embed": "hook_embed",
+    "resid_pre": "blocks.{}.hook_resid_pre",
+    "attn_out": "blocks.{}.hook_attn_out",
+    "mlp_out": "blocks.{}.hook_mlp_out",
+    "resid_post": "blocks.{}.hook_resid_post",
+}
+
+Provenance = Mapping[str, Any]
+"""JSON values: at least `model` (an identity) and what it was trained on."""
+
+
+def save_sae(
+    sae: SparseAutoencoder,
+    folder: Path | str,
+    hook_point: HookPoint | None = None,
+    provenance: Provenance | None = None,
+) -> None:
+    """Writes the folder; the sidecar last, so that a folder with a sidecar is whole."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _SIDECAR).unlink(missing_ok=True)
+    weights = dict(sae.state_dict())
+    weights["W_enc"] = weights.pop("W_enc_T").T
+    write_tensors(folder / _WEIGHTS, weights)
+    write_json(folder / _CONFIG, _saelens_config(sae, hook_point, provenance or {}))
+    sidecar = {
+        "architecture": sae.architecture,
+        "config": sae.config.model_dump(mode="json"),
+        "hook_point": None if hook_point is None else str(hook_point),
+        "provenance": dict(provenance or {}),
+        "weights_sha256": sha256_file(folder / _WEIGHTS),
+    }
+    write_json(folder / _SIDECAR, sidecar)
+
+
+def load_sae(
+    folder: Path | str, *, device: str = "cpu", expect: Provenance | None = None
+) -> SparseAutoencoder:
+    """An SAE written by `save_sae`, checked against its checksum.
+
+    `expect` are entries of its provenance, or `hook_point`, that must be as given, such as
+    `{"model": model.identity.as_json()}`; a difference raises `MismatchError` naming both sides.
+    """
+    folder = Path(folder)
+    if not (folder / _SIDECAR).exists():
+        raise UserError(
+            f"{folder} holds no Fluoroscope SAE ({_SIDECAR} is missing). "
+            "An SAE folder is one that save_sae or `fluoro run dictionary` wrote."
+        )
+    sidecar = read_json(folder / _SIDECAR)
+    _check_expected(folder, sidecar, expect or {})
+    check_file(folder / _WEIGHTS, sidecar["weights_sha256"])
+    kind = SAES.load(sidecar["architecture"])
+    sae = kind(build(kind.config_type, sidecar["config"]))
+    tensors = read_tensors(folder / _WEIGHTS)
+    tensors["W_enc_T"] = tensors.pop("W_enc").T
+    state = sae.state_dict()
+    for name, tensor in tensors.items():
+        if name not in state or state[name].shape != tensor.shape:
+            raise DamagedError(f"{folder / _WEIGHTS}: {name} has shape {tuple(tensor.shape)}.")
+        state[name] = tensor
+    sae.load_state_dict(state)
+    return sae.to(device).eval()
+
+
+def sidecar_of(folder: Path | str) -> dict[str, Any]:
+    """What the sidecar says, without loading weights."""
+    return read_json(Path(folder) / _SIDECAR)
+
+
+def _check_expected(folder: Path, sidecar: Mapping[str, Any], expect: Provenance) -> None:
+    known = {"hook_point": sidecar["hook_point"], **sidecar["provenance"]}
+    for name, wanted in expect.items():
+        if known.get(name) != wanted:
+            raise MismatchError(
+                f"The SAE in {folder} belongs to {name} {known.get(name)!r}, "
+                f"and was to be used with {name} {wanted!r}."
+            )
+
+
+def _saelens_config(
+    sae: SparseAutoencoder, hook_point: HookPoint | None, provenance: Provenance
+) -> dict[str, Any]:
+    name = _SAELENS_NAMES[sae.architecture]
+    own = {"k": sae.config.model_dump()["k"], "rescale_acts_by_decoder_norm": False}
+    hook_name = ""
+    if hook_point is not None:
+        hook_name = _SAELENS_STREAMS[hook_point.stream].format(hook_point.layer)
+    model = provenance.get("model")
+    return {
+        "architecture": name,
+        "d_in": sae.d_model,
+        "d_sae": sae.d_sae,
+        "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        **(own if name == "topk" else {}),
+        "metadata": {
+            "sae_lens_version": _SAELENS_VERSION,
+            "model_name": model["id"] if isinstance(model, Mapping) else model,
+            "hook_name": hook_name,
+            "training_architecture": sae.architecture,
+        },
+    }
