@@ -65,7 +65,9 @@ def token_shards(config: CorpusConfig, n_tokens: int | None) -> list[TokenShard]
     if rule == "first":
         n_documents = int(amount)
     elif n_tokens is not None:
-        n_documents = math.ceil(n_tokens / (1 - config.held_out) / config.sampled.max_tokens)
+        # A little more, as the held-out share is met on average only.
+        share = (1 - config.held_out) / 1.05
+        n_documents = math.ceil(n_tokens / share / config.sampled.max_tokens)
     else:
         raise CorpusError(
             "A model can be sampled without end: say how much, by n_tokens=N or take=first:N."

@@ -6,6 +6,7 @@ in whole tiles whatever range is asked for, so that floating point rounds alike 
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -44,9 +45,8 @@ def _draw_tile(
     network: nn.Module, first: int, config: SampledTextConfig, documents: range
 ) -> Int[Tensor, "documents max_tokens"]:
     device = next(network.parameters()).device
-    luck = torch.tensor(
-        [stream(config.seed, "sampled text", i).random(config.max_tokens) for i in documents]
-    )
+    numbers = [stream(config.seed, "sampled text", i).random(config.max_tokens) for i in documents]
+    luck = torch.from_numpy(np.stack(numbers))
     drawn = torch.empty(len(documents), config.max_tokens, dtype=torch.int64)
     tokens = torch.full((len(documents), 1), first, device=device)
     cache = None

@@ -10,6 +10,7 @@ document -1; a start token put before the rest of a document that a window cut h
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +68,11 @@ class WindowRange:
     def key(self) -> str:
         return f"{self.split}-{self.start:09d}"
 
+    def tiles(self, size: int) -> Iterator["WindowRange"]:
+        """Ranges of `size` windows one after the other; the last may be shorter."""
+        for at in range(self.start, self.stop, size):
+            yield WindowRange(self.split, at, min(at + size, self.stop))
+
     def __len__(self) -> int:
         return self.stop - self.start
 
@@ -104,10 +110,15 @@ class TokenStore:
         """Tokens of text: without padding, start and separator tokens."""
         return sum(part["tokens"] for part in self._parts[split])
 
+    def n_windows_for(self, split: Split, n_tokens: int) -> int:
+        """The fewest first windows of a split that hold `n_tokens` of text, or all of them."""
+        reached = np.cumsum(self.counts(split)[:, 1])
+        return min(int(np.searchsorted(reached, n_tokens)) + 1, len(reached))
+
     def ranges(self, split: Split, size: int, limit: int | None = None) -> list[WindowRange]:
         """The first `limit` windows of a split (all by default) in ranges of `size`."""
         stop = self.n_windows(split) if limit is None else min(limit, self.n_windows(split))
-        return [WindowRange(split, at, min(at + size, stop)) for at in range(0, stop, size)]
+        return list(WindowRange(split, 0, stop).tiles(size))
 
     def windows(self, split: Split, start: int, stop: int) -> Windows:
         """Windows `start` to `stop`; only their bytes are read."""
