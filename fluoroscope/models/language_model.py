@@ -15,11 +15,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fluoroscope.core.errors import ModelError
+from fluoroscope.models.attention import use_exact_softcap
 from fluoroscope.models.families import Family, find_family
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hooking import Hook, HookedNetwork
@@ -49,6 +50,7 @@ class LanguageModel:
         self.family: Family = find_family(network.config.model_type, source.id)
         self._source = source
         self._hooked = HookedNetwork(network, self.family)
+        use_exact_softcap(network)
 
     @classmethod
     def load(
@@ -93,6 +95,18 @@ class LanguageModel:
     @property
     def d_model(self) -> int:
         return self.network.config.hidden_size
+
+    def width(self, point: HookPoint) -> int:
+        """The last axis of a stream: `d_model`, but for embeddings that are projected up."""
+        if point.stream != "embed":
+            return self.d_model
+        table = self._hooked.base.get_submodule(self.family.embed)
+        return next(table.parameters()).shape[-1]
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks in the order they run; ALBERT's single block appears many times."""
+        return self._hooked.blocks
 
     @property
     def vocab_size(self) -> int:

@@ -1,0 +1,34 @@
+"""What many tests share: the real model and data, where they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """$FLUOROSCOPE_DATA, or `shared/data` beside the repository."""
+    folder = Path(os.environ.get("FLUOROSCOPE_DATA", SHARED / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"the data is not here ({folder}); set FLUOROSCOPE_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stories_folder() -> Path:
+    """The folder of stories260K, a real pretrained model: $FLUOROSCOPE_DATA/../weights/..."""
+    data = Path(os.environ.get("FLUOROSCOPE_DATA", SHARED / "data"))
+    folder = data.parent / "weights" / "stories260K"
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"the real model is not here ({folder}); set FLUOROSCOPE_DATA beside it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stories_model(stories_folder: Path):
+    from fluoroscope.models.language_model import LanguageModel
+
+    return LanguageModel.load(str(stories_folder))
