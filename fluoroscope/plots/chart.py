@@ -17,6 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fluoroscope.plots.style import Palette, Ramp, colors
+from fluoroscope.plots.ticks import whole_ticks
+
+Side = Literal["x", "y"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Heatmap:
     ramp: Ramp = "sequential"
     limits: tuple[float, float] | None = None
     show_values: bool | None = None
-    """Write each number into its cell; None does so for at most 200 cells."""
+    """Write each number into its cell; None does so where there is room."""
 
     def __post_init__(self) -> None:
         shape, names = np.shape(np.asarray(self.values)), (len(self.y_names), len(self.x_names))
@@ -135,8 +138,8 @@ class Heatmap:
 
     @property
     def has_cell_texts(self) -> bool:
-        small = np.asarray(self.values).size <= 200
-        return small if self.show_values is None else self.show_values
+        has_room = len(self.x_names) <= 14 and len(self.y_names) <= 24
+        return has_room if self.show_values is None else self.show_values
 
 
 Mark = Line | Bars | Histogram | Scatter | Heatmap
@@ -148,7 +151,7 @@ class Reference:
 
     value: float
     label: str = ""
-    axis: Literal["x", "y"] = "y"
+    axis: Side = "y"
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,72 +210,83 @@ class Chart:
         spare = iter(colors(self.palette, len(chosen)))
         return {name: color or next(spare) for name, color in chosen.items()}
 
-    def limits(self, axis: Literal["x", "y"]) -> tuple[float, float] | None:
-        """Ends of a shared numeric axis over all panels; None where each finds its own."""
-        declared = self.x if axis == "x" else self.y
-        shared = self.share_x if axis == "x" else self.share_y
+    @property
+    def needs_legend(self) -> bool:
+        """False for one series, and where each panel has one of its own, named by its title."""
+        names = [_series_names(panel) for panel in self.panels]
+        if len(self.series_colors) < 2:
+            return False
+        is_one_each = len(self.panels) > 1 and all(len(own) == 1 for own in names)
+        return not (is_one_each and len(self.series_colors) == len(self.panels))
+
+    def limits(self, axis: Side, panel: Panel) -> tuple[float, float] | None:
+        """Ends of a numeric axis of `panel`, alike in all panels that share it."""
+        declared, shared = (self.x, self.share_x) if axis == "x" else (self.y, self.share_y)
         if declared.limits is not None:
             return declared.limits
-        if not shared or len(self.panels) < 2:
-            return None
-        values = self._numbers(axis)
+        panels = self.panels if shared else [panel]
+        values = np.concatenate([_numbers(one, axis) for one in panels])
         if declared.log:
             values = values[values > 0]
         if values.size == 0:
             return None
-        return _padded(float(values.min()), float(values.max()), declared.log, self._stands(axis))
+        marks = [mark for one in panels for mark in one.marks]
+        # Bars and histograms stand on zero: their axis must not be cut below.
+        stands = axis == "y" and any(isinstance(mark, Bars | Histogram) for mark in marks)
+        return _padded(float(values.min()), float(values.max()), declared.log, stands, axis)
+
+    def whole_ticks(self, axis: Side) -> list[int] | None:
+        """Ticks for an axis that only has whole numbers, such as layers."""
+        declared = self.x if axis == "x" else self.y
+        if declared.log or axis == "y":
+            return None
+        lines = [mark for mark in self._marks() if isinstance(mark, Line)]
+        if not lines:
+            return None
+        return whole_ticks(np.concatenate([np.asarray(mark.x, float) for mark in lines]))
 
     def _marks(self) -> list[Mark]:
         return [mark for panel in self.panels for mark in panel.marks]
-
-    def _stands(self, axis: Literal["x", "y"]) -> bool:
-        # Bars and histograms stand on zero: their axis must not be cut below.
-        return axis == "y" and any(isinstance(mark, Bars | Histogram) for mark in self._marks())
-
-    def _numbers(self, axis: Literal["x", "y"]) -> np.ndarray:
-        parts = [_extent(mark, axis) for mark in self._marks()]
-        for panel in self.panels:
-            parts += [[line.value] for line in panel.references if line.axis == axis]
-        flat = [np.asarray(part, float).ravel() for part in parts]
-        values = np.concatenate(flat) if flat else np.empty(0)
-        return values[np.isfinite(values)]
 
 
 def _axis(axis: Axis | str) -> Axis:
     return Axis(axis) if isinstance(axis, str) else axis
 
 
-def _extent(mark: Mark, axis: Literal["x", "y"]) -> ArrayLike:
+def _series_names(panel: Panel) -> set[str]:
+    return {mark.name for mark in panel.marks if not isinstance(mark, Heatmap)}
+
+
+def _numbers(panel: Panel, axis: Side) -> np.ndarray:
+    parts: list[ArrayLike] = [_extent(mark, axis) for mark in panel.marks]
+    parts += [[line.value] for line in panel.references if line.axis == axis]
+    values = np.concatenate([np.empty(0), *(np.asarray(part, float).ravel() for part in parts)])
+    return values[np.isfinite(values)]
+
+
+def _extent(mark: Mark, axis: Side) -> ArrayLike:
     match mark:
         case Heatmap():
             return []
         case Histogram():
             return mark.edges if axis == "x" else mark.counts
-        case Bars():
-            ends = [
-                np.asarray(part, float)
-                for part in (mark.y, mark.low, mark.high)
-                if part is not None
-            ]
-            return np.concatenate(ends) if axis == "y" else []
         case Scatter():
             return mark.x if axis == "x" else mark.y
+        case Line() | Bars() if axis == "y":
+            ends = [part for part in (mark.y, mark.low, mark.high) if part is not None]
+            return np.concatenate([np.asarray(part, float) for part in ends])
         case Line():
-            if axis == "x":
-                return mark.x
-            ends = [
-                np.asarray(part, float)
-                for part in (mark.y, mark.low, mark.high)
-                if part is not None
-            ]
-            return np.concatenate(ends)
+            return mark.x
+        case Bars():
+            return []
 
 
-def _padded(low: float, high: float, log: bool, stands: bool) -> tuple[float, float]:
+def _padded(low: float, high: float, log: bool, stands: bool, axis: Side) -> tuple[float, float]:
+    share = 0.05 if axis == "y" else 0.03
     if log:
-        ratio = (high / low) ** 0.05 if high > low else 1.5
+        ratio = (high / low) ** share if high > low else 1.5
         return (low / ratio, high * ratio)
-    space = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    space = share * (high - low) or 0.05 * abs(high) or 1.0
     if stands and low >= 0:
         return (0.0, high + space)
     return (low - space, high + space)

@@ -1,21 +1,21 @@
 """Charts for paper: png and pdf of the same bytes for the same chart, with no date inside."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from fluoroscope.core.storage import atomic_path
 from fluoroscope.plots.chart import (
-    Axis,
     Bars,
     Chart,
     Heatmap,
@@ -25,6 +25,7 @@ from fluoroscope.plots.chart import (
     Panel,
     Reference,
     Scatter,
+    Side,
 )
 from fluoroscope.plots.style import (
     MATPLOTLIB_STYLE,
@@ -34,13 +35,14 @@ from fluoroscope.plots.style import (
     RAMPS,
     SINGLE_INCHES,
 )
+from fluoroscope.plots.ticks import log_text, log_ticks
 
 _DASHES = {"solid": "-", "dashed": "--", "dotted": ":"}
 
 
 def matplotlib_figure(chart: Chart) -> Figure:
     """The whole chart, all panels and one legend; no global state of matplotlib is touched."""
-    with matplotlib.rc_context(dict(MATPLOTLIB_STYLE)):
+    with matplotlib.rc_context(MATPLOTLIB_STYLE):
         columns = min(chart.columns, len(chart.panels))
         rows = math.ceil(len(chart.panels) / columns)
         figure = Figure(figsize=_size(chart, columns, rows), layout="constrained")
@@ -55,7 +57,8 @@ def matplotlib_figure(chart: Chart) -> Figure:
             is_last_row = i + columns >= len(chart.panels)
             axes.set_xlabel(chart.x.label if is_last_row else "")
             axes.set_ylabel(chart.y.label if i % columns == 0 else "")
-        _draw_legend(figure, places, shades)
+        if chart.needs_legend:
+            _draw_legend(figure, places)
         return figure
 
 
@@ -66,7 +69,7 @@ def save_chart(chart: Chart, path: Path) -> None:
         raise ValueError(f"A chart is saved as .png or .pdf, got {path.name!r}.")
     figure = matplotlib_figure(chart)
     dateless = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Software": None}
-    with matplotlib.rc_context(dict(MATPLOTLIB_STYLE)), atomic_path(path) as temporary:
+    with matplotlib.rc_context(MATPLOTLIB_STYLE), atomic_path(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=PNG_DPI, metadata=dateless)
 
 
@@ -91,8 +94,8 @@ def _draw_panel(axes: Axes, chart: Chart, panel: Panel, shades: Mapping[str, str
     if any(isinstance(mark, Heatmap) for mark in panel.marks):
         return
     if not bars:
-        _set_axis(axes, "x", chart.x, chart.limits("x"))
-    _set_axis(axes, "y", chart.y, chart.limits("y"))
+        _set_axis(axes, chart, panel, "x")
+    _set_axis(axes, chart, panel, "y")
     axes.grid(visible=not bars, axis="x")
     for line in panel.references:
         _draw_reference(axes, line)
@@ -103,11 +106,9 @@ def _draw_mark(axes: Axes, mark: Mark, shades: Mapping[str, str]) -> None:
         case Line():
             _draw_line(axes, mark, shades[mark.name])
         case Histogram():
-            style = {"label": mark.name, "color": shades[mark.name]}
-            axes.stairs(_numbers(mark.counts), _numbers(mark.edges), fill=True, alpha=0.28, **style)
-            axes.stairs(
-                _numbers(mark.counts), _numbers(mark.edges), linewidth=1, color=style["color"]
-            )
+            counts, edges, color = _numbers(mark.counts), _numbers(mark.edges), shades[mark.name]
+            axes.stairs(counts, edges, fill=True, alpha=0.28, color=color, label=mark.name)
+            axes.stairs(counts, edges, linewidth=1, color=color)
         case Scatter():
             axes.scatter(
                 _numbers(mark.x),
@@ -173,20 +174,30 @@ def _draw_heatmap(axes: Axes, mark: Heatmap) -> None:
         axes.text(column, row, f"{value:.2g}", ha="center", va="center", color=ink, fontsize=7)
 
 
-def _set_names(axes: Axes, axis: Literal["x", "y"], names: object) -> None:
-    texts = list(names)  # type: ignore[call-overload]
-    step = max(1, math.ceil(len(texts) / 24))
-    places = range(0, len(texts), step)
-    setter = axes.set_xticks if axis == "x" else axes.set_yticks
-    setter(places, [texts[i] for i in places])
+def _set_names(axes: Axes, side: Side, names: Sequence[str]) -> None:
+    places = range(0, len(names), max(1, math.ceil(len(names) / 24)))
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axis.set_ticks(list(places), [names[i] for i in places])
 
 
-def _set_axis(
-    axes: Axes, which: Literal["x", "y"], axis: Axis, limits: tuple[float, float] | None
-) -> None:
-    axes.set(**{f"{which}scale": "log" if axis.log else "linear"})
-    if limits is not None:
-        axes.set(**{f"{which}lim": limits})
+def _set_axis(axes: Axes, chart: Chart, panel: Panel, side: Side) -> None:
+    declared = chart.x if side == "x" else chart.y
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    limits = chart.limits(side, panel)
+    if limits is None:
+        return
+    if declared.log:
+        ticks = log_ticks(*limits)
+        axes.set(**{f"{side}scale": "log", f"{side}lim": limits})
+        axis.set_ticks(ticks, [log_text(tick) for tick in ticks])
+        axis.set_minor_locator(NullLocator())
+        return
+    axes.set(**{f"{side}lim": limits})
+    whole = chart.whole_ticks(side)
+    if whole is not None:
+        axis.set_ticks(whole)
+    elif max(abs(end) for end in limits) >= 1e4:
+        axis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _draw_reference(axes: Axes, line: Reference) -> None:
@@ -219,11 +230,11 @@ def _draw_reference(axes: Axes, line: Reference) -> None:
     )
 
 
-def _draw_legend(figure: Figure, places: np.ndarray, shades: Mapping[str, str]) -> None:
-    if len(shades) < 2:
-        return
-    handles: dict[str, object] = {}
+def _draw_legend(figure: Figure, places: np.ndarray) -> None:
+    handles: dict[str, Artist] = {}
     for axes in places:
+        if axes.figure is None:
+            continue
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
     figure.legend(

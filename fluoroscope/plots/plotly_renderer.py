@@ -5,14 +5,15 @@ get the same limits, and the legend is one for all, drawn by the page. Backgroun
 clear and inks are left to the page, which knows whether it is light or dark.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from fluoroscope.plots.chart import (
-    Axis,
     Bars,
     Chart,
     Heatmap,
@@ -22,8 +23,10 @@ from fluoroscope.plots.chart import (
     Panel,
     Reference,
     Scatter,
+    Side,
 )
-from fluoroscope.plots.style import RAMPS, translucent
+from fluoroscope.plots.style import RAMPS, RAMPS_IN_THE_DARK, translucent
+from fluoroscope.plots.ticks import log_text, log_ticks
 
 _DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
 
@@ -37,7 +40,7 @@ def plotly_figures(chart: Chart) -> list[go.Figure]:
 def _panel_figure(chart: Chart, panel: Panel, shades: Mapping[str, str]) -> go.Figure:
     figure = go.Figure(layout=go.Layout(template=go.layout.Template()))
     for mark in panel.marks:
-        figure.add_traces(_traces(mark, shades))
+        figure.add_traces(list(_traces(mark, shades)))
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -56,8 +59,8 @@ def _panel_figure(chart: Chart, panel: Panel, shades: Mapping[str, str]) -> go.F
             autorange="reversed",
         )
         return figure
-    figure.update_xaxes(**_axis_settings(chart.x, chart.limits("x"), panel.marks))
-    figure.update_yaxes(**_axis_settings(chart.y, chart.limits("y"), ()))
+    figure.update_xaxes(_axis_settings(chart, panel, "x"))
+    figure.update_yaxes(_axis_settings(chart, panel, "y"))
     for line in panel.references:
         _add_reference(figure, line, chart)
     return figure
@@ -67,24 +70,23 @@ def _hover_mode(marks: Sequence[Mark]) -> str:
     return "x unified" if any(isinstance(mark, Line) for mark in marks) else "closest"
 
 
-def _axis_settings(
-    axis: Axis, limits: tuple[float, float] | None, marks: Sequence[Mark]
-) -> dict[str, object]:
-    settings: dict[str, object] = {"title": axis.label, "zeroline": False}
-    if any(isinstance(mark, Bars) for mark in marks):
+def _axis_settings(chart: Chart, panel: Panel, side: Side) -> dict[str, object]:
+    axis = chart.x if side == "x" else chart.y
+    settings: dict[str, object] = {"title": axis.label, "zeroline": False, "type": "linear"}
+    if side == "x" and any(isinstance(mark, Bars) for mark in panel.marks):
         return settings | {"type": "category", "showgrid": False}
-    settings |= {"type": "log" if axis.log else "linear"}
-    if axis.log:
-        settings |= {"exponentformat": "power", "dtick": 1, "minor": {"showgrid": False}}
+    limits = chart.limits(side, panel)
+    if limits is not None and axis.log:
+        ticks = log_ticks(*limits)
+        settings |= {"type": "log", "range": [math.log10(end) for end in limits]}
+        return settings | {"tickvals": ticks, "ticktext": [log_text(tick) for tick in ticks]}
     if limits is not None:
-        settings["range"] = [float(np.log10(end)) for end in limits] if axis.log else list(limits)
-    elif axis.log and limits is None:
-        # One label a decade reads best, unless there is not even one decade.
-        settings.pop("dtick")
-    return settings
+        settings["range"] = list(limits)
+    whole = chart.whole_ticks(side)
+    return settings | ({"tickvals": whole} if whole else {})
 
 
-def _traces(mark: Mark, shades: Mapping[str, str]) -> list[go.Scatter | go.Bar | go.Heatmap]:
+def _traces(mark: Mark, shades: Mapping[str, str]) -> Sequence[go.Scatter | go.Bar | go.Heatmap]:
     match mark:
         case Line():
             return _line_traces(mark, shades[mark.name])
@@ -168,23 +170,21 @@ def _scatter_trace(mark: Scatter, color: str) -> go.Scatter:
         y=_numbers(mark.y),
         mode="markers",
         marker={"color": color, "size": 6, "opacity": 0.7, "line": {"width": 0}},
-        text=list(mark.labels) if mark.labels is not None else None,
+        # Plotly reads a little HTML in texts; a label such as `<s>` must stay as it is.
+        text=[escape(label) for label in mark.labels] if mark.labels is not None else None,
     )
 
 
 def _heatmap_trace(mark: Heatmap) -> go.Heatmap:
     low, high = mark.color_limits
-    anchors = RAMPS[mark.ramp]
-    scale = [[i / (len(anchors) - 1), color] for i, color in enumerate(anchors)]
     return go.Heatmap(
         z=_numbers(mark.values),
         x=list(mark.x_names),
         y=list(mark.y_names),
         zmin=low,
         zmax=high,
-        colorscale=scale,
-        # The page turns a sequential ramp round in the dark, so that nothing fades into it.
-        meta={"ramp": mark.ramp},
+        colorscale=_color_scale(RAMPS[mark.ramp]),
+        meta={"dark": _color_scale(RAMPS_IN_THE_DARK[mark.ramp])},
         xgap=1,
         ygap=1,
         texttemplate="%{z:.2g}" if mark.has_cell_texts else None,
@@ -196,9 +196,13 @@ def _heatmap_trace(mark: Heatmap) -> go.Heatmap:
     )
 
 
+def _color_scale(anchors: Sequence[str]) -> list[list[object]]:
+    return [[i / (len(anchors) - 1), color] for i, color in enumerate(anchors)]
+
+
 def _add_reference(figure: go.Figure, line: Reference, chart: Chart) -> None:
     axis = chart.y if line.axis == "y" else chart.x
-    place = float(np.log10(line.value)) if axis.log else line.value
+    place = math.log10(line.value) if axis.log else line.value
     style = {"width": 1, "dash": "dash"}
     if line.axis == "y":
         shape = {"x0": 0, "x1": 1, "xref": "paper", "y0": line.value, "y1": line.value}

@@ -6,7 +6,7 @@ their colours from a sequential ramp, so that the order can be seen without the 
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 Palette = Literal["categorical", "ordered"]
 """`categorical` for kinds, `ordered` for steps of one quantity such as layers."""
@@ -25,8 +25,8 @@ CATEGORICAL = (
     "#8a8f98",
 )
 
-# From a light teal to a deep violet; lightness falls evenly, so it survives a grey copy.
-ORDERED = ("#5ec9a7", "#38a6a5", "#2b83a6", "#3e5f9f", "#5a3f8c", "#5d2468")
+# From green over blue to plum, each step darker, and none so dark that a dark page hides it.
+ORDERED = ("#63cfa8", "#3fb3ad", "#3d95c2", "#5f78c9", "#8a5fbf", "#a94a93")
 
 SEQUENTIAL = (
     "#f2f6f4",
@@ -39,8 +39,23 @@ SEQUENTIAL = (
     "#1f2345",
 )
 DIVERGING = ("#2a5fa5", "#6f9bd1", "#bdd0e8", "#f4f3f1", "#f1c4ae", "#e08a63", "#b8482c")
+DIVERGING_IN_THE_DARK = (
+    "#8fbcf0",
+    "#4f86cb",
+    "#2a4a75",
+    "#1d262a",
+    "#6d3a2a",
+    "#c8653c",
+    "#ffa377",
+)
 
 RAMPS: Mapping[Ramp, tuple[str, ...]] = {"sequential": SEQUENTIAL, "diverging": DIVERGING}
+
+RAMPS_IN_THE_DARK: Mapping[Ramp, tuple[str, ...]] = {
+    "sequential": SEQUENTIAL[::-1],
+    "diverging": DIVERGING_IN_THE_DARK,
+}
+"""Ramps for a dark page: what means nothing is as dark as the page."""
 
 INK, MUTED, RULE, PAPER = "#1c2327", "#66727a", "#dde2e4", "#ffffff"
 
@@ -52,7 +67,7 @@ SINGLE_INCHES = (6.2, 3.4)
 
 PNG_DPI = 200
 
-MATPLOTLIB_STYLE: Mapping[str, object] = {
+MATPLOTLIB_STYLE: dict[Any, Any] = {  # Any: as matplotlib types its settings.
     # The one typeface that comes with matplotlib: the same bytes on every machine.
     "font.family": "DejaVu Sans",
     "font.size": 8.5,

@@ -22,7 +22,7 @@ def column_texts(column: polars.Series, number_format: str | None = None) -> lis
 
 
 def cell_text(value: object) -> str:
-    """One value by itself: a float with three digits, whole numbers with thin spaces."""
+    """One value by itself: a float with up to three digits, whole numbers with thin spaces."""
     match value:
         case None:
             return NOTHING
@@ -31,7 +31,9 @@ def cell_text(value: object) -> str:
         case int():
             return _number_text(value, "d")
         case float():
-            return _number_text(value, float_format([value]))
+            text = _number_text(value, float_format([value]))
+            # Alone, 0.0480 says no more than 0.048.
+            return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
         case _:
             return str(value)
 

@@ -49,7 +49,7 @@
     return figure.data.map((trace) => {
       const shown = { ...trace, visible: !off.has(trace.legendgroup) };
       if (trace.type === "heatmap") {
-        shown.reversescale = root.classList.contains("dark") && trace.meta.ramp === "sequential";
+        if (root.classList.contains("dark")) shown.colorscale = trace.meta.dark;
         shown.colorbar = { ...trace.colorbar, tickfont: { color: color("--muted") } };
       }
       if (trace.type === "bar" && trace.error_y) shown.error_y = { ...trace.error_y, color: color("--muted") };
@@ -63,7 +63,7 @@
     plot.figure = plot.figure || JSON.parse(plot.nextElementSibling.textContent);
     const off = hidden.get(plot.closest("figure")) || new Set();
     const narrow = plot.clientWidth < 420;
-    const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    const config = { displaylogo: false, responsive: true, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
       toImageButtonOptions: { filename: plot.id, scale: 3 } };
     Plotly.react(plot, tracesOf(plot.figure, off), layoutOf(plot.figure, narrow), config);
   }

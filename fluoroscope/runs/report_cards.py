@@ -66,7 +66,12 @@ def card_html(card: FeatureCard) -> str:
 def contexts_html(contexts: Sequence[Context], shown: int = SHOWN_CONTEXTS) -> str:
     """The contexts one below the other, on one scale of colour; those after `shown` unfold."""
     largest = max((max(c.activations, default=0.0) for c in contexts), default=0.0)
-    lines = [_context_html(context, largest) for context in contexts]
+    peaks = column_texts(
+        polars.Series([_peak(context) for context in contexts], dtype=polars.Float64)
+    )
+    lines = [
+        _context_html(context, largest, peak) for context, peak in zip(contexts, peaks, strict=True)
+    ]
     first = f'<ol class="contexts">{"".join(lines[:shown])}</ol>'
     if len(lines) <= shown:
         return first
@@ -74,21 +79,25 @@ def contexts_html(contexts: Sequence[Context], shown: int = SHOWN_CONTEXTS) -> s
     return f"{first}<details><summary>{len(lines) - shown} more</summary>{rest}</details>"
 
 
-def _context_html(context: Context, largest: float) -> str:
-    tokens = "".join(
-        _token_html(token, activation, largest, is_marked=i == context.marked)
-        for i, (token, activation) in enumerate(
-            zip(context.tokens, context.activations, strict=True)
-        )
-    )
-    peak = max(context.activations, default=0.0)
+def _peak(context: Context) -> float:
     if context.marked is not None:
-        peak = context.activations[context.marked]
-    return f'<li><span class="peak">{escape(cell_text(float(peak)))}</span><p>{tokens}</p></li>'
+        return float(context.activations[context.marked])
+    return float(max(context.activations, default=0.0))
+
+
+def _context_html(context: Context, largest: float, peak: str) -> str:
+    texts = [token_text(token) for token in context.tokens]
+    if texts:
+        texts[0] = texts[0].lstrip(" ") or texts[0]
+    tokens = "".join(
+        _token_html(text, activation, largest, is_marked=i == context.marked)
+        for i, (text, activation) in enumerate(zip(texts, context.activations, strict=True))
+    )
+    return f'<li><span class="peak">{escape(peak)}</span><p>{tokens}</p></li>'
 
 
 def _token_html(token: str, activation: float, largest: float, *, is_marked: bool) -> str:
-    text = escape(token_text(token)).replace("\n", '<i class="newline">\u21b5</i>')
+    text = escape(token).replace("\n", '<i class="newline">\u21b5</i>')
     strength = max(activation, 0.0) / largest if largest > 0 else 0.0
     if strength < 0.01 and not is_marked:
         return f"<span>{text}</span>"

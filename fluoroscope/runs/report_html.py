@@ -50,13 +50,14 @@ def table_html(name: str, frame: polars.DataFrame, caption: str, formats: Mappin
 
 def gates_html(name: str, frame: polars.DataFrame, caption: str) -> str:
     """As `table_html`, with a sign and a word for passed and failed."""
-    # Gates measure different things: each value has decimals of its own.
+    # Gates measure different things, so each value has decimals of its own; what failed is
+    # on top, where it is seen.
     rows = [
         f"<td>{escape(gate['where'])}</td><td>{escape(gate['name'])}</td>"
         f'<td class="number" data-value="{gate["value"]!r}">{escape(cell_text(gate["value"]))}</td>'
         f"<td>{escape(gate['allowed'])}</td>"
         f'<td data-value="{int(gate["passed"])}">{_verdict(is_passed=gate["passed"])}</td>'
-        for gate in frame.iter_rows(named=True)
+        for gate in frame.sort("passed", maintain_order=True).iter_rows(named=True)
     ]
     return _sortable_html(name, frame, rows, caption)
 
@@ -64,7 +65,7 @@ def gates_html(name: str, frame: polars.DataFrame, caption: str) -> str:
 def figure_html(name: str, chart: Chart, caption: str) -> str:
     """A place for each panel, drawn by report.js when it comes into view."""
     panels = "".join(
-        _panel_html(f"{name}-{i}", panel.title, figure.to_json())
+        _panel_html(f"{name}-{i}", panel.title, str(figure.to_json()))
         for i, (panel, figure) in enumerate(zip(chart.panels, plotly_figures(chart), strict=True))
     )
     columns = min(chart.columns, len(chart.panels))
@@ -163,13 +164,12 @@ def _panel_html(identifier: str, title: str, figure: str) -> str:
 
 
 def _legend_html(chart: Chart) -> str:
-    shades = chart.series_colors
-    if len(shades) < 2:
+    if not chart.needs_legend:
         return ""
     keys = "".join(
         f'<button type="button" aria-pressed="true" data-series="{escape(name)}">'
         f'<i style="background:{color}"></i>{escape(name)}</button>'
-        for name, color in shades.items()
+        for name, color in chart.series_colors.items()
     )
     return f'<div class="legend">{keys}</div>'
 

@@ -1,0 +1,40 @@
+"""Where an axis has its ticks, and what they say; the same on the screen and on paper."""
+
+import math
+
+import numpy as np
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from `low` to `high`; 1, 2, 5 of each where that would be too few."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    step = max(1, math.ceil((last - first) / 7))
+    powers = [10.0**power for power in range(first, last + 1, step)]
+    inside = [tick for tick in powers if low <= tick <= high]
+    if len(inside) >= 3:
+        return inside
+    finer = [factor * 10.0**power for power in range(first, last + 1) for factor in (1, 2, 5)]
+    return [tick for tick in finer if low <= tick <= high]
+
+
+def log_text(tick: float) -> str:
+    """`0.02`, `500`, and beyond three zeros `10⁻⁵`."""
+    power = math.floor(math.log10(tick) + 1e-9)
+    if -3 <= power <= 3:
+        return f"{tick:.{max(-power, 0)}f}"
+    factor = round(tick / 10.0**power)
+    base = "10" + str(power).translate(_SUPERSCRIPTS)
+    return base if factor == 1 else f"{factor}·{base}"
+
+
+def whole_ticks(values: np.ndarray) -> list[int] | None:
+    """Ticks on whole numbers, at most a dozen; None unless all `values` are whole and near."""
+    if values.size == 0 or not np.array_equal(values, np.round(values)):
+        return None
+    low, high = int(values.min()), int(values.max())
+    if high - low > 100 or np.unique(values).size < 2:
+        return None
+    step = next(step for step in (1, 2, 5, 10) if (high - low) / step <= 12)
+    return list(range(low, high + 1, step))
