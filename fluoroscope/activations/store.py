@@ -9,17 +9,14 @@ Row i of one hook point is the same token as row i of every other. A shard holds
 one split. Files are checked against their checksum when they are first read.
 """
 
-from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
 from torch import Tensor
 
 from fluoroscope.activations.extract_config import BYTES_PER_NUMBER, ExtractConfig, StoreDtype
@@ -35,7 +32,6 @@ from fluoroscope.models.identity import ModelIdentity
 
 MANIFEST = "manifest.json"
 
-_OPEN_FILES = 64
 _INDEX_BYTES = 24
 
 
@@ -96,9 +92,7 @@ class ActivationStore:
             split: np.cumsum([shard["rows"] for shard in shards], dtype=np.int64)
             for split, shards in self._shards.items()
         }
-        self._open: OrderedDict[Path, safe_open] = OrderedDict()
         self._verified: set[Path] = set()
-        self._lock = Lock()
 
     @cached_property
     def sha256(self) -> str:
@@ -152,15 +146,9 @@ class ActivationStore:
             )
 
     def _slice(self, shard: dict[str, Any], name: str, first: int, last: int) -> Tensor:
-        # Locked, as a stream may read ahead in a thread.
-        with self._lock:
-            path = self._checked(shard, name)
-            if path not in self._open:
-                self._open[path] = open_tensors(path)
-                while len(self._open) > _OPEN_FILES:
-                    self._open.popitem(last=False)
-            self._open.move_to_end(path)
-            return self._open[path].get_slice(TENSOR)[first:last]
+        # Opened anew each time: a mapping that lives on would keep every page it ever read.
+        with open_tensors(self._checked(shard, name)) as file:
+            return file.get_slice(TENSOR)[first:last]
 
     def _checked(self, shard: dict[str, Any], name: str) -> Path:
         path = self.folder / "shards" / shard["key"] / name

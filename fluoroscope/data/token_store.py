@@ -9,7 +9,6 @@ A window never holds tokens of two splits. Tokens that fill the last window of a
 document -1; a start token put before the rest of a document that a window cut has position -1.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,6 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Bool, Int
-from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -33,8 +31,6 @@ from fluoroscope.data.packing import COLUMNS, PADDING
 from fluoroscope.data.tokenizing import tokenizer_hash
 
 MANIFEST = "manifest.json"
-
-_OPEN_FILES = 32
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,6 @@ class TokenStore:
             split: np.cumsum([part["windows"] for part in parts], dtype=np.int64)
             for split, parts in self._parts.items()
         }
-        self._open: OrderedDict[str, safe_open] = OrderedDict()
         self._verified: set[str] = set()
 
     @cached_property
@@ -157,21 +152,18 @@ class TokenStore:
             begin = int(ends[index]) - parts[index]["windows"]
             if begin >= stop:
                 break
-            piece = self._file(parts[index]).get_slice(column)
-            pieces.append(piece[max(start - begin, 0) : min(stop, int(ends[index])) - begin])
+            first_row, last_row = max(start - begin, 0), min(stop, int(ends[index])) - begin
+            pieces.append(self._slice(parts[index], column, first_row, last_row))
         if not pieces:
             width = 2 if column == "counts" else self.context
             return torch.zeros((0, width), dtype=torch.int32)
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def _file(self, part: dict[str, Any]) -> safe_open:  # Any: one entry of the manifest.
+    def _slice(self, part: dict[str, Any], column: str, first: int, last: int) -> Tensor:
         name = part["file"]
         if name not in self._verified:
             check_file(self.folder / name, part["sha256"])
             self._verified.add(name)
-        if name not in self._open:
-            self._open[name] = open_tensors(self.folder / name)
-            while len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)
-        self._open.move_to_end(name)
-        return self._open[name]
+        # Opened anew each time: a mapping that lives on would keep every page it ever read.
+        with open_tensors(self.folder / name) as file:
+            return file.get_slice(column)[first:last]
