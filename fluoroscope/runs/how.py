@@ -28,3 +28,6 @@ class How(Config):
 
     check_fit: bool = how(True)
     """Refuse to start what the plan says memory or disk cannot hold."""
+
+    verify: bool = how(True)
+    """Check the SHA-256 of what was finished before going on; off, only that it is there."""
