@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,7 +28,7 @@ from fluoroscope.models.identity import ModelIdentity, Source, hash_tensors, has
 from fluoroscope.models.loading import load_parts
 
 Tokens = Int[Tensor, "batch pos"]
-Mask = Int[Tensor, "batch pos"]
+Mask = Integer[Tensor, "batch pos"] | Bool[Tensor, "batch pos"]
 
 
 class TokenBatch(NamedTuple):
@@ -185,8 +185,10 @@ class LanguageModel:
 
     def loss(self, tokens: Tokens, attention_mask: Mask | None = None) -> Float[Tensor, ""]:
         """Mean of -log p over the predicted tokens, in nats."""
-        scores = self.token_scores(tokens, attention_mask)
-        return -scores.sum() / _both_real(tokens, attention_mask).sum().to(scores)
+        n_predicted = int(_both_real(tokens, attention_mask).sum())
+        if n_predicted == 0:
+            raise ModelError("No token follows another in these rows: there is nothing to predict.")
+        return -self.token_scores(tokens, attention_mask).sum() / n_predicted
 
     @contextmanager
     def hooked(self, hooks: Mapping[HookPoint, Hook]) -> Iterator[None]:
