@@ -4,6 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A slow machine is slow, not wrong; and a suite that is green once is green again.
+settings.register_profile(
+    "fluoroscope", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("fluoroscope")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

@@ -12,12 +12,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.plain_values import NUMBER, load_yaml, number
 from fluoroscope.core.registry import nearest
 
 Settings = dict[str, Any]  # Any: what JSON can hold, nested.
@@ -27,7 +28,13 @@ C = TypeVar("C", bound="Config")
 class Config(BaseModel):
     """Base of every configuration: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        # revision=1234567 looks like a number, and is a text all the same.
+        coerce_numbers_to_str=True,
+    )
 
 
 def how(default: Any) -> Any:  # Any: as pydantic's own Field, which it wraps.
@@ -43,10 +50,24 @@ def what_half(config: Config) -> Settings:
         if isinstance(extra, Mapping) and extra.get("how"):
             continue
         value = getattr(config, name)
-        values[name] = what_half(value) if isinstance(value, Config) else _plain(config, name)
+        values[name] = _what_value(value, _plain(config, name))
     for name in config.model_extra or {}:
         values[name] = _plain(config, name)
     return values
+
+
+def _what_value(value: object, plain: Any) -> Any:  # Any: one JSON value.
+    # Configs may stand in a list or a mapping; their HOW fields are left out there as well.
+    match value:
+        case Config():
+            return what_half(value)
+        case list() | tuple():
+            return [_what_value(item, plain[i]) for i, item in enumerate(value)]
+        case Mapping():
+            pairs = zip(value.values(), plain.items(), strict=True)
+            return {key: _what_value(item, below) for item, (key, below) in pairs}
+        case _:
+            return plain
 
 
 def _plain(config: Config, name: str) -> Any:  # Any: one JSON value.
@@ -66,29 +87,14 @@ def settings_hash(settings: object) -> str:
 def parse_value(text: str) -> Any:  # Any: one JSON value.
     """`2e6` -> 2000000, `0.1` -> 0.1, `true`, `null`, `[1, 2]`, and everything else as text."""
     stripped = text.strip()
-    if re.fullmatch(r"[+-]?\d+", stripped):
-        return int(stripped)
-    try:
-        number = float(stripped)
-    except ValueError:
-        pass
-    else:
-        # `2e6` means the whole number, so that n_tokens=2e6 is a count; 0.5 and inf are not.
-        scientific = re.search(r"[eE]", stripped) is not None
-        return int(number) if scientific and number.is_integer() else number
-    if stripped[:1] in "[{":
-        return _parse_collection(stripped)
+    if NUMBER.match(stripped):
+        return number(stripped)
+    if stripped[:1] in ("[", "{"):
+        try:
+            return load_yaml(stripped)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{text!r} is neither a list like [1,2] nor text: {error}") from None
     return {"true": True, "false": False, "null": None, "none": None}.get(stripped.lower(), text)
-
-
-def _parse_collection(text: str) -> Any:  # Any: a JSON list or object.
-    try:
-        parsed = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r} is neither a list like [1,2] nor text: {error}") from None
-    if isinstance(parsed, list):
-        return [parse_value(item) if isinstance(item, str) else item for item in parsed]
-    return parsed
 
 
 def parse_overrides(arguments: Iterable[str]) -> Settings:
@@ -96,9 +102,9 @@ def parse_overrides(arguments: Iterable[str]) -> Settings:
     settings: Settings = {}
     for argument in arguments:
         key, equals, text = argument.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"Settings are given as key=value, got {argument!r}.")
         parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise ConfigError(f"Settings are given as key=value, got {argument!r}.")
         nested: Settings = parse_value(text)
         for part in reversed(parts):
             nested = {part: nested}
@@ -107,52 +113,56 @@ def parse_overrides(arguments: Iterable[str]) -> Settings:
 
 
 def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
-    """`base` with every value of `over` laid over it, nested mappings merged."""
+    """`base` with every value of `over` laid over it, nested mappings merged.
+
+    A group of settings may be given as a bare text, its `source`: `corpus=FILE` goes together
+    with `corpus.context=64`.
+    """
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge_settings(below, value) if both else value
+        if isinstance(below, str) and isinstance(value, Mapping):
+            below = {"source": below}
+        if isinstance(below, Mapping) and isinstance(value, str):
+            value = {"source": value}
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = merge_settings(below, value)
+        merged[key] = value
     return merged
 
 
 def read_settings(path: Path) -> Settings:
     """A YAML (or JSON) file of settings; scientific numbers such as 2e6 are numbers."""
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"There is no settings file {path}.") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; name a settings file in it.") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not a YAML file of settings: {error}") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, got {type(loaded).__name__}.")
-    return _numbers(loaded)
+    return loaded
 
 
-def _numbers(value: Any) -> Any:  # Any: nested JSON values.
-    # YAML 1.1 reads 2e6 as text.
-    if isinstance(value, dict):
-        return {str(key): _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    is_number = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value)
-    return parse_value(value) if is_number else value
+def build(kind: type[C], settings: Mapping[str, Any], at: str = "") -> C:
+    """A checked `kind` of `settings`; a bad key or value is named, with what to do.
 
-
-def build(kind: type[C], settings: Mapping[str, Any]) -> C:
-    """A checked `kind` of `settings`; a bad key or value is named, with what to do."""
+    `at` is where the settings stand in a larger whole, such as `sae.`, for the error's sake.
+    """
     try:
         return kind.model_validate(dict(settings))
     except ValidationError as error:
-        lines = [_explain(kind, dict(item)) for item in error.errors()]
+        lines = [_explain(kind, dict(item), at) for item in error.errors()]
         raise ConfigError("\n".join(lines)) from None
 
 
-def _explain(kind: type[Config], problem: Mapping[str, Any]) -> str:
+def _explain(kind: type[Config], problem: Mapping[str, Any], at: str) -> str:
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
+    key = at + ".".join(location) if location else ""
     if problem["type"] == "extra_forbidden":
         names = _field_names(kind, location[:-1])
         prefix = ".".join(location[:-1])
@@ -163,15 +173,30 @@ def _explain(kind: type[Config], problem: Mapping[str, Any]) -> str:
         )
     if problem["type"] == "missing":
         return f"Setting {key!r} is needed: give {key}=VALUE."
+    if problem["type"] == "literal_error":
+        allowed = str(problem["ctx"]["expected"])
+        hint = nearest(str(problem["input"]), re.findall(r"'([^']*)'", allowed))
+        return f"Setting {key!r} must be {allowed}, got {problem['input']!r}.{hint}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"Setting {key!r}: {message} (got {problem['input']!r})." if key else message
 
 
 def _field_names(kind: type[Config], location: list[str]) -> list[str]:
-    fields = kind.model_fields
+    owners = [kind]
     for part in location:
-        inner = fields[part].annotation if part in fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return sorted(fields)
-        fields = inner.model_fields
-    return sorted(fields)
+        inner = [
+            config
+            for owner in owners
+            if part in owner.model_fields
+            for config in _configs_in(owner.model_fields[part].annotation)
+        ]
+        # An index of a list names no field: what it holds is known already.
+        owners = inner or owners
+    return sorted({name for owner in owners for name in owner.model_fields})
+
+
+def _configs_in(annotation: object) -> list[type[Config]]:
+    """The Config classes in `annotation`, also inside `X | None` and `list[X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [config for part in get_args(annotation) for config in _configs_in(part)]

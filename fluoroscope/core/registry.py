@@ -40,6 +40,10 @@ class Registry(Mapping[str, str], Generic[T]):
             )
         return self._homes[name]
 
+    def __contains__(self, name: object) -> bool:
+        # Mapping's own asks by catching KeyError, which a ConfigError is not.
+        return name in self._homes
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._homes)
 

@@ -26,8 +26,6 @@ def stream(seed: int, *names: Name) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=derive_seed(seed, *names)))
 
 
-def torch_stream(
-    seed: int, *names: Name, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def torch_stream(seed: int, *names: Name, device: torch.device | str = "cpu") -> torch.Generator:
     """The torch stream called `names`; CPU and CUDA draw different numbers from one seed."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *names))

@@ -6,7 +6,6 @@ one that draws a progress bar.
 """
 
 from collections.abc import Callable, Mapping
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

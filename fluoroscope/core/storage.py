@@ -19,6 +19,8 @@ from fluoroscope.core.errors import DamagedError, DoesNotFitError
 if TYPE_CHECKING:
     import polars
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -28,10 +30,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync(path.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_full(error):
             raise DoesNotFitError(
                 f"The disk is full: {path} could not be written. Free some space and run the "
                 "same command again; it goes on where it stopped."
@@ -39,6 +41,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_full(error: Exception) -> bool:
+    # Polars and safetensors report the system's error in words of their own, without a number.
+    texts = [f"(os error {number})" for number in _FULL]
+    return getattr(error, "errno", None) in _FULL or any(text in str(error) for text in texts)
 
 
 def _sync(path: Path) -> None:
@@ -86,8 +94,11 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_folder(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file below `folder`, sorted by path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Relative path -> SHA-256 of every file below `folder`, sorted by path.
+
+    What a killed process left half-written (see `atomic_path`) is not part of the folder.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fluoroscope.core.config import canonical_json
-from fluoroscope.core.errors import DamagedError, DoesNotFitError
+from fluoroscope.core.errors import DamagedError
 from fluoroscope.core.storage import atomic_path
 
 State = dict[str, Any]  # Any: Tensor, JSON value, or a State below it.
@@ -27,14 +27,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: object = 
     """`tensors` and a JSON `metadata` value, written whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        try:
-            # One key only: safetensors writes several in the random order of a hash map.
-            save_file(plain, temporary, {_KEY: canonical_json(metadata)})
-        except SafetensorError as error:
-            # safetensors reports a full disk as its own error, not as an OSError.
-            if "No space left" in str(error) or "os error 28" in str(error):
-                raise DoesNotFitError(f"The disk is full: {path} could not be written.") from error
-            raise
+        # One key only: safetensors writes several in the random order of a hash map.
+        save_file(plain, temporary, {_KEY: canonical_json(metadata)})
 
 
 def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -60,7 +54,11 @@ def open_tensors(path: Path, device: str = "cpu") -> safe_open:
 
 
 def write_state(path: Path, state: State) -> None:
-    """A nested state as one file: tensors by dotted path, the rest as metadata."""
+    """A nested state as one file: tensors by dotted path, the rest as metadata.
+
+    `read_state` gives back the same: tuples and keys that are numbers (an optimiser has both)
+    survive, which JSON alone would not let them.
+    """
     tensors: dict[str, Tensor] = {}
     rest = _split(state, "", tensors)
     write_tensors(path, tensors, rest)
@@ -73,21 +71,37 @@ def read_state(path: Path) -> State:
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:  # Any: see State.
     if isinstance(value, Tensor):
+        name = path or "value"
+        while name in tensors:
+            name += "'"  # {"a.b": ...} and {"a": {"b": ...}} have the same dotted path.
         # A clone: safetensors refuses tensors that share memory.
-        tensors[path] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        return {"__tensor__": path}
+        tensors[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        return {"__tensor__": name}
     if isinstance(value, Mapping):
-        return {key: _split(item, f"{path}.{key}", tensors) for key, item in value.items()}
+        parts = {key: _split(item, _below(path, key), tensors) for key, item in value.items()}
+        is_plain = all(isinstance(key, str) and not key.startswith("__") for key in parts)
+        return parts if is_plain else {"__items__": [[key, part] for key, part in parts.items()]}
     if isinstance(value, list | tuple):
-        return [_split(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
+        items = [_split(item, _below(path, i), tensors) for i, item in enumerate(value)]
+        return items if isinstance(value, list) else {"__tuple__": items}
     return value
+
+
+def _below(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
 
 
 def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # Any: see State.
-    if isinstance(value, dict):
-        if "__tensor__" in value:
-            return tensors[value["__tensor__"]]
-        return {key: _join(item, tensors) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_join(item, tensors) for item in value]
-    return value
+    match value:
+        case {"__tensor__": name}:
+            return tensors[name]
+        case {"__items__": items}:
+            return {_join(key, tensors): _join(item, tensors) for key, item in items}
+        case {"__tuple__": items}:
+            return tuple(_join(item, tensors) for item in items)
+        case dict():
+            return {key: _join(item, tensors) for key, item in value.items()}
+        case list():
+            return [_join(item, tensors) for item in value]
+        case _:
+            return value
