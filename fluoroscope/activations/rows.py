@@ -11,15 +11,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fluoroscope.activations.capture import ActivationCache, capture
+from fluoroscope.activations.capture import capture
 from fluoroscope.activations.extract_config import ExtractConfig
 from fluoroscope.core.errors import NumericsError
 from fluoroscope.data.token_store import Windows
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
-
-SINK_RATIO = 10.0
-"""A row is an attention sink when its norm exceeds this many times the median norm."""
+from fluoroscope.models.sinks import find_sinks
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,9 @@ def tile_rows(
     if config.exclude_bos:
         kept = kept & ~windows.is_start
     if config.exclude_sinks:
-        kept = kept & ~_sinks(cache, kept)
+        # A sink at one hook point is left out of all, so that rows stay aligned.
+        sinks = [find_sinks(activations, kept).cpu() for activations in cache.values()]
+        kept = kept & ~torch.stack(sinks).any(dim=0)
     place = kept.to(model.device)
     dtype = getattr(torch, config.dtype)
     rows = {point: activations[place].to(dtype) for point, activations in cache.items()}
@@ -48,17 +48,6 @@ def tile_rows(
     if totals and not torch.stack(totals).isfinite().all():
         _name_the_bad_row(rows, windows.document[kept], config)
     return TileRows(rows, kept)
-
-
-def _sinks(
-    cache: ActivationCache, kept: Bool[Tensor, "windows context"]
-) -> Bool[Tensor, "windows context"]:
-    # A sink at one hook point is left out of all, so that rows stay aligned.
-    is_sink = torch.zeros_like(kept)
-    for activations in cache.values():
-        norms = activations.float().norm(dim=-1).cpu()
-        is_sink |= norms > SINK_RATIO * norms[kept].median()
-    return is_sink
 
 
 def _name_the_bad_row(

@@ -1,7 +1,7 @@
 """Where an `ActivationStream` takes its rows from: a store on disk, or the model itself."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -17,6 +17,7 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 
 
+@runtime_checkable
 class ActivationSource(Protocol):
     """Rows in chunks; the rows of a chunk are read, or computed, together."""
 

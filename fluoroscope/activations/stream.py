@@ -189,8 +189,8 @@ def rows_in_order(
     source: ActivationSource,
     points: Sequence[HookPoint],
     batch_size: int,
-    *,
     n_rows: int | None = None,
+    *,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
     """The first `n_rows` (all by default) in the source's own order; the last batch may be small.

@@ -97,7 +97,7 @@ class CorpusConfig(Config):
 def parse_take(take: str) -> tuple[Literal["all", "first", "last", "hash"], float]:
     """`first:100` -> ("first", 100); `all` counts as ("all", 1)."""
     if take == "all":
-        return "all", 1
+        return "all", 1.0
     number = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
     match = re.fullmatch(rf"(first|last|hash):({number})", take)
     if match is None:
