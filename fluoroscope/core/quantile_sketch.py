@@ -8,7 +8,6 @@ window of bins grows with the range of what was seen (115 bins a decade at e = 0
 
 import math
 from collections.abc import Mapping
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Int, Real
@@ -53,7 +52,7 @@ class QuantileSketch:
         self._positive.merge(other._positive)
         self._negative.merge(other._negative)
 
-    def quantile(self, share: float) -> Float[np.ndarray, " series"]:
+    def quantile(self, share: float | int) -> Float[np.ndarray, " series"]:
         """The value of rank floor(share * (count - 1)), within the relative error; NaN if none."""
         if not 0 <= share <= 1:
             raise ValueError(f"A quantile is asked for by a share from 0 to 1, got {share}.")
@@ -79,7 +78,7 @@ class QuantileSketch:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> "QuantileSketch":
         made = cls(len(state["zeros"]), *map(float, state["settings"]))
         made.zeros = state["zeros"]
         firsts = map(int, state["first_bins"])

@@ -10,7 +10,6 @@ ends). A series that was never added to has a count of zero and NaN for the rest
 """
 
 from collections.abc import Mapping
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
@@ -80,7 +79,7 @@ class Moments:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> "Moments":
         made = cls(len(state["count"]))
         made.count, made._mean, made._squares = state["count"], state["mean"], state["squares"]
         made.minimum, made.maximum = state["minimum"], state["maximum"]
@@ -152,7 +151,7 @@ class CoMoments:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> "CoMoments":
         made = cls(*state["products"].shape)
         made.count, made._products = int(state["count"][0]), state["products"]
         made._left_mean, made._right_mean = state["left_mean"], state["right_mean"]

@@ -20,13 +20,14 @@ from fluoroscope.plots.style import Palette, Ramp, colors
 from fluoroscope.plots.ticks import whole_ticks
 
 Side = Literal["x", "y"]
+Number = float | int
 
 
 @dataclass(frozen=True)
 class Axis:
     label: str = ""
     log: bool = False
-    limits: tuple[float, float] | None = None
+    limits: tuple[Number, Number] | None = None
     """Ends of the axis in data units; found from the data where None."""
 
 
@@ -111,7 +112,7 @@ class Heatmap:
     label: str = ""
     """What the colour means."""
     ramp: Ramp = "sequential"
-    limits: tuple[float, float] | None = None
+    limits: tuple[Number, Number] | None = None
     show_values: bool | None = None
     """Write each number into its cell; None does so where there is room."""
 
@@ -123,7 +124,7 @@ class Heatmap:
             )
 
     @property
-    def color_limits(self) -> tuple[float, float]:
+    def color_limits(self) -> tuple[Number, Number]:
         if self.limits is not None:
             return self.limits
         values = np.asarray(self.values, float)
@@ -149,7 +150,7 @@ Mark = Line | Bars | Histogram | Scatter | Heatmap
 class Reference:
     """A thin line across the panel: a gate, a baseline, chance."""
 
-    value: float
+    value: Number
     label: str = ""
     axis: Side = "y"
 
@@ -219,7 +220,7 @@ class Chart:
         is_one_each = len(self.panels) > 1 and all(len(own) == 1 for own in names)
         return not (is_one_each and len(self.series_colors) == len(self.panels))
 
-    def limits(self, axis: Side, panel: Panel) -> tuple[float, float] | None:
+    def limits(self, axis: Side, panel: Panel) -> tuple[Number, Number] | None:
         """Ends of a numeric axis of `panel`, alike in all panels that share it."""
         declared, shared = (self.x, self.share_x) if axis == "x" else (self.y, self.share_y)
         if declared.limits is not None:

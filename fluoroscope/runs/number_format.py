@@ -38,7 +38,7 @@ def cell_text(value: object) -> str:
             return str(value)
 
 
-def float_format(values: Sequence[float]) -> str:
+def float_format(values: Sequence[float | int]) -> str:
     """The format that suits these numbers together."""
     sizes = sorted(abs(value) for value in values if math.isfinite(value) and value != 0)
     if not sizes:
@@ -52,7 +52,7 @@ def float_format(values: Sequence[float]) -> str:
     return f".{decimals}f"
 
 
-def _number_text(value: float | None, number_format: str) -> str:
+def _number_text(value: float | int | None, number_format: str) -> str:
     if value is None:
         return NOTHING
     if math.isnan(value):

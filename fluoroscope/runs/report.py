@@ -28,7 +28,7 @@ class Gate:
     """A number that must lie in a stated range for the result to be trusted."""
 
     name: str
-    value: float
+    value: float | int
     allowed: str
     """The range in words, such as `at most 0.2` or `8 to 64`."""
     passed: bool

@@ -12,7 +12,7 @@ import polars
 
 from fluoroscope.runs.number_format import cell_text, column_texts
 
-Effect = tuple[str, float]
+Effect = tuple[str, float | int]
 
 # Marks by which tokenizers write a space, a newline and a tab.
 _SPELLINGS = {"\u2581": " ", "\u0120": " ", "\u010a": "\n", "\u0109": "\t"}
