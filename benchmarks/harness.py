@@ -62,7 +62,7 @@ class Ratio:
     largest: float
 
     def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.smallest:.3f} to {self.largest:.3f})"
+        return f"{self.median:.2f} ({self.smallest:.2f} to {self.largest:.2f})"
 
 
 def pin_one_thread() -> None:
@@ -152,31 +152,59 @@ class Outcome:
 
 
 def command_line(measure: Callable[[int], Outcome], rounds: int) -> None:
-    """`--rounds N --json FILE` around `measure(rounds)`."""
+    """`--rounds N --json FILE --markdown FILE` around `measure(rounds)`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=rounds, help="rounds that are counted")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     pin_one_thread()
     outcome = measure(arguments.rounds)
     show(outcome)
     if arguments.json is not None:
         write_json(arguments.json, outcome)
+    if arguments.markdown is not None:
+        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
+        arguments.markdown.write_text(markdown(outcome), encoding="utf-8")
 
 
 def show(outcome: Outcome) -> None:
-    described = ", ".join(f"{key} {value}" for key, value in machine().items())
-    table = Table(title=outcome.title, caption=described)
+    table = Table(title=outcome.title)
     for number, column in enumerate(outcome.columns):
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in outcome.rows:
         table.add_row(*row)
     console = Console()
+    # A pipe has no width of its own, and 80 columns cut every line.
+    console = console if console.is_terminal else Console(width=160)
     console.print(table)
-    for key, value in outcome.conditions.items():
-        console.print(f"{key}: {value}")
-    for goal, is_reached in outcome.goals.items():
-        console.print(f"{'reached' if is_reached else 'MISSED '}  {goal}")
+    console.print("\n".join(_remarks(outcome)), highlight=False)
+
+
+def markdown(outcome: Outcome) -> str:
+    """The table and its conditions, for `benchmarks/results/`."""
+    lines = [
+        f"# {outcome.title}",
+        "",
+        "| " + " | ".join(outcome.columns) + " |",
+        "|" + " --- |" + " ---: |" * (len(outcome.columns) - 1),
+        *("| " + " | ".join(row) + " |" for row in outcome.rows),
+        "",
+        *(f"- {remark}" for remark in _remarks(outcome)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _remarks(outcome: Outcome) -> list[str]:
+    return [
+        *(
+            f"{'reached' if reached else 'MISSED'}: {goal}"
+            for goal, reached in outcome.goals.items()
+        ),
+        *(f"{key}: {value}" for key, value in outcome.conditions.items()),
+        "machine: " + ", ".join(f"{key} {value}" for key, value in machine().items()),
+        "ratios: of CPU seconds in the same round; median (smallest to largest)",
+    ]
 
 
 def write_json(path: Path, outcome: Outcome) -> None:

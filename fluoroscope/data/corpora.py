@@ -23,7 +23,7 @@ from fluoroscope.data.token_store import MANIFEST, TokenStore
 from fluoroscope.data.token_writer import SHARD, TokenShardWriter
 from fluoroscope.data.tokenizing import special_token, start_tokens, tokenized, tokenizer_hash
 
-_SAMPLED_TILES_IN_A_SHARD = 16
+_SAMPLED_TILES_IN_A_SHARD = 8
 
 
 @dataclass(frozen=True)

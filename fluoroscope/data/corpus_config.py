@@ -25,7 +25,7 @@ class SampledTextConfig(Config):
     max_tokens: PositiveInt = 128
     """A document that has not ended by then is cut here."""
 
-    tile: PositiveInt = 64
+    tile: PositiveInt = 128
     """Documents drawn together; part of WHAT, as it decides how floating point rounds."""
 
 
