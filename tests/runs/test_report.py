@@ -199,6 +199,6 @@ def test_a_little_markdown_is_read_and_everything_else_shown(markdown, html):
 
 def test_every_colour_of_the_page_has_a_dark_twin():
     style = full_report().page().split("</style>")[0]
-    light, dark = re.findall(r":root(?:\.dark)? \{([^}]*--paper[^}]*)\}", style)
+    light, dark = re.findall(r":root(?:\.dark)? \{([^}]*--ink[^}]*)\}", style)
     names = set(re.findall(r"(--[a-z-]+):", light)) - {"--sans", "--mono"}
     assert names == set(re.findall(r"(--[a-z-]+):", dark))
