@@ -1,0 +1,1 @@
+"""Text -> documents -> packed windows of tokens, split by document."""
