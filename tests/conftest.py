@@ -1,10 +1,24 @@
-"""What many tests share: the real model and data, where they are."""
+"""What many tests share: checked signatures, and the real model and data where they are."""
 
 import os
 from pathlib import Path
 
-import pytest
-from hypothesis import HealthCheck, settings
+# One thread in tests and in the workers that they start: on a busy machine threads that wait
+# for each other cost more than they save.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import numba  # noqa: E402 - reads the environment when it is imported
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+numba.set_num_threads(1)
+from hypothesis import HealthCheck, settings  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Every signature of the package is checked; before any test imports it.
+install_import_hook("fluoroscope", "typechecker.check")
 
 # A slow machine is slow, not wrong; and a suite that is green once is green again.
 settings.register_profile(

@@ -8,6 +8,8 @@ bit. Compiled code is cached on disk; the first call of a fresh installation tak
 Axes: n rows (tokens), s latents, d model width, nnz active entries.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
@@ -18,8 +20,11 @@ Entries = tuple[Ints, Ints, Floats]
 """offsets [n + 1], indices [nnz], values [nnz]."""
 
 _BLOCK = 16
-_loop = njit(cache=True, parallel=True, fastmath={"contract", "arcp", "nsz", "reassoc"})
-_serial = njit(cache=True)
+_FAST: Any = {"contract", "arcp", "nsz", "reassoc"}
+# Any: compiled functions are called with arrays of either float type.
+_loop: Any = njit(cache=True, parallel=True, fastmath=_FAST)
+_inline: Any = njit(cache=True, fastmath=_FAST)
+_serial: Any = njit(cache=True)
 
 
 def top_k(pre: Floats, k: int) -> Entries:
@@ -56,7 +61,8 @@ def above(pre: Floats, floor: Floats) -> Entries:
     hits = _count_above(pre, floor)
     offsets = np.zeros(len(pre) + 1, np.int64)
     np.cumsum(hits.sum(axis=1, dtype=np.int64), out=offsets[1:])
-    return offsets, *_fill_above(pre, floor, offsets, hits)
+    indices, values = _fill_above(pre, floor, offsets, hits)
+    return offsets, indices, values
 
 
 @_loop
@@ -130,8 +136,9 @@ def _count_above(pre, floor):
 @_loop
 def _fill_above(pre, floor, offsets, hits):
     n, s = pre.shape
-    indices = np.empty(offsets[n], np.int32)
-    values = np.empty(offsets[n], pre.dtype)
+    total = offsets[n]
+    indices = np.empty(total, np.int32)
+    values = np.empty(total, pre.dtype)
     for r in prange(n):
         row = pre[r]
         place = offsets[r]
@@ -172,7 +179,7 @@ def product(offsets, indices, values, W):
     return out
 
 
-@njit(cache=True, fastmath={"contract", "arcp", "nsz", "reassoc"})
+@_inline
 def _weighted_rows(out, rows, weights, start, end, W):
     # Four rows at a time: one pass over `out` for four multiply-adds.
     d = W.shape[1]

@@ -40,6 +40,9 @@ class Reconstruction(NamedTuple):
     l0: Interval
     dead_fraction: float
     density: Float[Tensor, " s"]
+    mean_square: Float[Tensor, " s"]
+    """Mean of f^2 over all tokens: how much of the reconstruction a latent carries."""
+
     n_tokens: int
 
 
@@ -64,6 +67,9 @@ class Window(NamedTuple):
     encoded: Bool[Tensor, "batch pos"]
     """Positions that the SAE was made for; others (BOS) are left as they are."""
 
+    attention_mask: Int[Tensor, "batch pos"] | None = None
+    """0 on padding; None where there is none."""
+
 
 @torch.no_grad()
 def evaluate_reconstruction(
@@ -75,6 +81,7 @@ def evaluate_reconstruction(
     """`batches` are rows and the document of each; `mean` is the rows' mean activation."""
     error, variance, active, tokens = (_PerDocument() for _ in range(4))
     counts = torch.zeros(sae.d_sae, dtype=torch.int64)
+    energy = torch.zeros(sae.d_sae, dtype=torch.float64)
     for rows, document in batches:
         x = rows.to(sae.W_dec.device).float()
         latents = sae.sparse_encode(x)
@@ -84,12 +91,15 @@ def evaluate_reconstruction(
         active.add(document, latents.offsets.diff())
         tokens.add(document, torch.ones(len(x)))
         counts += latents.count().cpu()
+        squares = latents.values.double().square().cpu()
+        energy.index_add_(0, latents.indices.long().cpu(), squares)
     n_tokens = int(tokens.total())
     return Reconstruction(
         fvu=_ratio(error, variance, seed),
         l0=_ratio(active, tokens, seed),
         dead_fraction=float((counts == 0).double().mean()),
         density=(counts / max(1, n_tokens)).float(),
+        mean_square=(energy / max(1, n_tokens)).float(),
         n_tokens=n_tokens,
     )
 
@@ -159,7 +169,7 @@ def _add_losses(
     hooks = (None, reconstructed, mean_ablated, zero_ablated)
     for total, hook in zip(losses, hooks, strict=False):
         with model.hooked({point: hook} if hook else {}):
-            scores = -model.token_scores(tokens)
+            scores = -model.token_scores(tokens, window.attention_mask)
         total.add(document[scored], scores.cpu()[scored].double())
     losses.tokens.add(document[scored], torch.ones(int(scored.sum())))
 

@@ -22,6 +22,9 @@ from torch.autograd import Function
 
 from fluoroscope.sae import cpu_kernels
 
+CPU = "cpu"
+"""Tensors of this device type go to numba, all others through torch."""
+
 
 @dataclass(frozen=True)
 class SparseLatents:
@@ -68,7 +71,7 @@ Select = Callable[[Float[Tensor, "n s"]], SparseLatents]
 
 def select_top_k(pre: Float[Tensor, "n s"], k: int) -> SparseLatents:
     """Positive entries among the `k` largest of each row."""
-    if pre.device.type == "cpu":
+    if pre.device.type == CPU:
         return _from_arrays(pre, *cpu_kernels.top_k(pre.numpy(), k))
     values, indices = pre.topk(k, dim=-1, sorted=False)
     return _from_mask(pre, torch.zeros_like(pre, dtype=torch.bool).scatter(-1, indices, values > 0))
@@ -76,15 +79,15 @@ def select_top_k(pre: Float[Tensor, "n s"], k: int) -> SparseLatents:
 
 def select_batch_top_k(pre: Float[Tensor, "n s"], k: int) -> SparseLatents:
     """Positive entries among the `n k` largest of the batch."""
-    if pre.device.type == "cpu":
+    if pre.device.type == CPU:
         return _from_arrays(pre, *cpu_kernels.batch_top_k(pre.numpy(), pre.shape[0] * k))
-    smallest = pre.flatten().topk(pre.shape[0] * k, sorted=False).values.min()
-    return _from_mask(pre, pre >= smallest.clamp(min=torch.finfo(pre.dtype).tiny))
+    border = pre.flatten().topk(pre.shape[0] * k, sorted=False).values.min()
+    return _from_mask(pre, pre >= border.clamp(min=torch.finfo(pre.dtype).tiny))
 
 
 def select_above(pre: Float[Tensor, "n s"], floor: Float[Tensor, " s"]) -> SparseLatents:
     """Entries strictly above their latent's `floor`."""
-    if pre.device.type == "cpu":
+    if pre.device.type == CPU:
         return _from_arrays(pre, *cpu_kernels.above(pre.numpy(), floor.numpy()))
     return _from_mask(pre, pre > floor)
 
@@ -157,14 +160,14 @@ class _Decode(Function):
 
 
 def _product(latents: SparseLatents, W: Float[Tensor, "s d"]) -> Float[Tensor, "n d"]:
-    if W.device.type == "cpu":
+    if W.device.type == CPU:
         offsets, indices, values = _arrays(latents)
         return torch.from_numpy(cpu_kernels.product(offsets, indices, values, _numpy(W)))
     return _csr(latents) @ W
 
 
 def _transposed_product(latents: SparseLatents, x: Float[Tensor, "n d"]) -> Float[Tensor, "s d"]:
-    if x.device.type == "cpu":
+    if x.device.type == CPU:
         offsets, indices, values = _arrays(latents)
         product = cpu_kernels.transposed_product(offsets, indices, values, _numpy(x), latents.d_sae)
         return torch.from_numpy(product)
@@ -180,7 +183,7 @@ def _transposed_product(latents: SparseLatents, x: Float[Tensor, "n d"]) -> Floa
 def _sampled_dot(
     latents: SparseLatents, x: Float[Tensor, "n d"], W: Float[Tensor, "s d"]
 ) -> Float[Tensor, " nnz"]:
-    if W.device.type == "cpu":
+    if W.device.type == CPU:
         offsets, indices, _ = _arrays(latents)
         return torch.from_numpy(cpu_kernels.sampled_dot(offsets, indices, _numpy(x), _numpy(W)))
     pattern = _csr(latents.with_values(torch.zeros_like(latents.values)))

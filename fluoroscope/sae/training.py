@@ -18,46 +18,15 @@ from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from fluoroscope.core.config import Config
 from fluoroscope.core.errors import NumericsError
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.tensors import State
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.sae.architectures import SAES
 from fluoroscope.sae.base import SAEConfig, SparseAutoencoder, TrainingStep
-
-
-class TrainingConfig(Config):
-    """How SAEs are trained; what each SAE is stands in its own config."""
-
-    batch_size: PositiveInt = 1024
-    """Activations per step."""
-
-    learning_rate: PositiveFloat | None = None
-    """Adam's peak rate; null for `3e-4 sqrt(2^14 / d_sae)`, which is near the best at every
-    width that was tried (docs/decisions)."""
-
-    warmup: NonNegativeFloat = 0.02
-    """Share of the steps over which the rate rises from zero."""
-
-    decay: NonNegativeFloat = 0.5
-    """Share of the steps, at the end, over which it falls linearly to zero."""
-
-    auxk_coefficient: NonNegativeFloat = 1 / 32
-    """Weight of the loss that makes dead latents explain what the live ones leave."""
-
-    auxk: PositiveInt | None = None
-    """Dead latents a row may use for it; null for d_model / 2, rounded up to at least 1."""
-
-    dead_after: PositiveInt | None = None
-    """A latent that was silent for this many samples is dead; null for the smaller of 10
-    million and a twentieth of the training."""
-
-    validate_every: PositiveInt = 200
-    """Steps between two validations, which choose the best weights."""
+from fluoroscope.sae.training_config import TrainingConfig
 
 
 class SAEVariant(NamedTuple):
@@ -75,7 +44,7 @@ class SAEVariant(NamedTuple):
 class Batches(Protocol):
     """Where activations come from; `ActivationStream` is one."""
 
-    def __next__(self) -> Mapping[HookPoint, Tensor]: ...
+    def next_batch(self) -> Mapping[HookPoint, Tensor]: ...
     def state(self) -> State: ...
     def load(self, state: State) -> None: ...
 
@@ -121,7 +90,7 @@ class SAETrainer:
         }
 
     def advance(self, iteration: int, sink: Sink = SILENT) -> None:
-        batch = next(self._batches)
+        batch = self._batches.next_batch()
         losses: dict[str, float] = {}
         validate = self._validates(iteration)
         for key, learner in self._learners.items():
@@ -151,6 +120,11 @@ class SAETrainer:
         for key, learner in self._learners.items():
             learner.load(state["learners"][key])
         self._batches.load(state["batches"])
+
+    @property
+    def curves(self) -> dict[str, dict[str, list[float]]]:
+        """SAE key -> `step`, `loss`, `fvu`, `l0`, `dead_fraction` at every validation so far."""
+        return {key: learner.curve for key, learner in self._learners.items()}
 
     def _validates(self, iteration: int) -> bool:
         done = iteration + 1
@@ -193,7 +167,7 @@ class _Learner:
         with torch.no_grad():
             self._sae.b_dec.copy_(centre * self._scale)
         self._sae.start(self._training)
-        self._rate = config.learning_rate or 3e-4 * (2**14 / variant.config.d_sae) ** 0.5
+        self._rate = config.learning_rate or default_learning_rate(n_iterations)
         self._optimizer = torch.optim.Adam(
             self._sae.parameters(), lr=self._rate, betas=(0.9, 0.999), fused=True
         )
@@ -201,6 +175,7 @@ class _Learner:
         total = n_iterations * config.batch_size
         self._dead_after = config.dead_after or max(1, min(10_000_000, total // 20))
         self._best = _Best({}, float("inf"), 0)
+        self.curve: dict[str, list[float]] = {}
 
     def step(self, batch: Float[Tensor, "n d_model"], iteration: int) -> None:
         x = batch.to(self._device, torch.float32, non_blocking=True) * self._scale
@@ -236,7 +211,10 @@ class _Learner:
             weights = {name: t.clone() for name, t in self._sae.state_dict().items()}
             self._best = _Best(weights, loss, iteration + 1)
         dead = float((self._silent_for >= self._dead_after).float().mean())
-        return {"loss": loss, "fvu": fvu, "l0": l0, "dead_fraction": dead}
+        measured = {"loss": loss, "fvu": fvu, "l0": l0, "dead_fraction": dead}
+        for name, value in {"step": iteration + 1.0, **measured}.items():
+            self.curve.setdefault(name, []).append(value)
+        return measured
 
     def result(self) -> TrainedSAE:
         last = self._finished(self._sae.state_dict())
@@ -249,6 +227,7 @@ class _Learner:
             "sae": self._sae.state_dict(),
             "optimizer": self._optimizer.state_dict()["state"],
             "silent_for": self._silent_for,
+            "curve": self.curve,
             "best": {
                 "parameters": self._best.parameters,
                 # JSON has no infinity.
@@ -263,6 +242,7 @@ class _Learner:
         whole["state"] = {int(key): value for key, value in state["optimizer"].items()}
         self._optimizer.load_state_dict(whole)
         self._silent_for = state["silent_for"].to(self._device)
+        self.curve = state["curve"]
         best = state["best"]
         loss = best["loss"] if best["parameters"] else float("inf")
         self._best = _Best(best["parameters"], loss, best["step"])
@@ -294,6 +274,11 @@ class _Learner:
         sae.load_state_dict(parameters)
         sae.calibrate(self._training)
         return sae.fold_scale(self._scale).eval()
+
+
+def default_learning_rate(n_iterations: int) -> float:
+    """`0.3 / sqrt(steps)`, at most 0.01: short trainings want long steps (docs/decisions)."""
+    return min(0.01, 0.3 / n_iterations**0.5)
 
 
 def geometric_median(

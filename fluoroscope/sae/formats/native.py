@@ -117,7 +117,9 @@ def _saelens_config(
     sae: SparseAutoencoder, hook_point: HookPoint | None, provenance: Provenance
 ) -> dict[str, Any]:
     name = _SAELENS_NAMES[sae.architecture]
-    own = {"k": sae.config.model_dump()["k"], "rescale_acts_by_decoder_norm": False}
+    own: dict[str, Any] = {}  # Any: JSON values.
+    if name == "topk":
+        own = {"k": sae.config.model_dump()["k"], "rescale_acts_by_decoder_norm": False}
     hook_name = ""
     if hook_point is not None:
         hook_name = _SAELENS_STREAMS[hook_point.stream].format(hook_point.layer)
@@ -131,7 +133,7 @@ def _saelens_config(
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        **(own if name == "topk" else {}),
+        **own,
         "metadata": {
             "sae_lens_version": _SAELENS_VERSION,
             "model_name": model["id"] if isinstance(model, Mapping) else model,

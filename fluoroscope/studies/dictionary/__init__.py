@@ -1,0 +1,1 @@
+"""Train and judge SAEs of every layer; the other studies start from what it makes."""

@@ -1,0 +1,38 @@
+"""How SAEs are trained, said in settings; this module is free of torch."""
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from fluoroscope.core.config import Config
+
+
+class TrainingConfig(Config):
+    """How SAEs are trained; what each SAE is stands in its own config."""
+
+    batch_size: PositiveInt = 1024
+    """Activations per step."""
+
+    learning_rate: PositiveFloat | None = None
+    """Adam's peak rate; null for `0.3 / sqrt(steps)`, at most 0.01, which is near the best at
+    every width that was tried (docs/decisions)."""
+
+    warmup: NonNegativeFloat = 0.02
+    """Share of the steps over which the rate rises from zero."""
+
+    decay: NonNegativeFloat = 0.5
+    """Share of the steps, at the end, over which it falls linearly to zero."""
+
+    auxk_coefficient: NonNegativeFloat = 1 / 32
+    """Weight of the loss that makes dead latents explain what the live ones leave."""
+
+    auxk: PositiveInt | None = None
+    """Dead latents a row may use for it; null for d_model / 2, rounded up to at least 1."""
+
+    dead_after: PositiveInt | None = None
+    """A latent that was silent for this many samples is dead; null for the smaller of 10
+    million and a twentieth of the training."""
+
+    validate_every: PositiveInt = 200
+    """Steps between two validations, which choose the best weights."""
+
+    buffer_rows: PositiveInt = 65536
+    """Activations of each hook point that are held in memory to be shuffled."""

@@ -1,0 +1,141 @@
+"""Text -> windows of tokens (`tokens/`), and windows -> activations (`activations/`)."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from fluoroscope.activations.extract_config import ExtractConfig
+from fluoroscope.activations.store import (
+    ActivationStore,
+    check_disk,
+    estimate_bytes,
+    finish_store,
+    write_activation_shard,
+)
+from fluoroscope.core.sink import Sink
+from fluoroscope.data.corpora import finish_token_store, token_shards, write_token_shard
+from fluoroscope.data.corpus_config import MODEL_SOURCE, CorpusConfig, Split
+from fluoroscope.data.token_store import TokenStore, WindowRange
+from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.models.shape import ModelShape
+from fluoroscope.runs.run import Run
+from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
+from fluoroscope.steps.models import ModelConfig, load_model
+
+TOKENS, ACTIVATIONS = "tokens", "activations"
+
+WINDOWS_PER_SHARD = 1024
+"""Part of WHAT: shards are the same whoever works on them."""
+
+
+class TokeniseStep(MapStep):
+    """A corpus as packed windows of tokens, split by document."""
+
+    name = TOKENS
+
+    def __init__(self, model: ModelConfig, corpus: CorpusConfig, n_tokens: int) -> None:
+        self.model, self.corpus, self.n_tokens = model, corpus, n_tokens
+
+    def cost(self) -> Cost:
+        # A token is held as its id, document, position (4 bytes each) and a start flag.
+        return Cost(
+            bytes_moved=100.0 * self.n_tokens,
+            memory_bytes=0.3e9,
+            disk_bytes=13.0 * self.n_tokens / (1 - self.corpus.held_out),
+            note="at most n_tokens are read",
+        )
+
+    def shards(self, run: Run) -> Sequence[Shard]:
+        return [Shard(s.key, {"start": s.start}) for s in token_shards(self.corpus, self.n_tokens)]
+
+    def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
+        model = load_model(run, self.model, context.device)
+        [own] = [s for s in token_shards(self.corpus, self.n_tokens) if s.key == shard.key]
+        is_sampled = self.corpus.source == MODEL_SOURCE
+        write_token_shard(
+            self.corpus,
+            own,
+            model.tokenizer,
+            context.folder,
+            n_tokens=self.n_tokens,
+            network=model.network if is_sampled else None,
+            sink=context.sink,
+        )
+
+    def merge(self, run: Run, folder: Path, sink: Sink) -> None:
+        finish_token_store(folder, self.n_tokens, sink)
+
+
+class ExtractStep(MapStep):
+    """The activations of all hook points in one pass, as an `ActivationStore`."""
+
+    name = ACTIVATIONS
+    inputs = (TOKENS,)
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        shape: ModelShape,
+        points: Sequence[HookPoint],
+        extract: ExtractConfig,
+        context: int,
+        n_tokens: dict[Split, int],
+    ) -> None:
+        """`n_tokens` of each split are kept at most; a split that is not named is left out."""
+        self.model, self.shape, self.points, self.extract = model, shape, points, extract
+        self.context, self.n_tokens = context, n_tokens
+
+    def cost(self) -> Cost:
+        rows = sum(self.n_tokens.values())
+        shard_rows = WINDOWS_PER_SHARD * self.context
+        width = len(self.points) * self.model.d_model
+        tile = self.extract.tile_windows * self.context
+        return Cost(
+            flops=float(self.shape.forward_flops_per_token(self.context)) * rows,
+            bytes_moved=float(self.shape.weight_bytes(self.model.dtype)) * rows / tile,
+            memory_bytes=self.shape.weight_bytes(self.model.dtype)
+            + 4.0 * width * min(shard_rows, rows)
+            + 40.0 * tile * self.model.d_model,
+            disk_bytes=float(
+                estimate_bytes(rows, len(self.points), self.model.d_model, self.extract.dtype)
+            ),
+            parallel=max(1, math.ceil(rows / shard_rows)),
+            note="activations of one pass; further epochs are read from disk",
+        )
+
+    def shards(self, run: Run) -> Sequence[Shard]:
+        tokens = TokenStore(run.step_folder(TOKENS))
+        ranges = [
+            window_range
+            for split, limit in sorted(self.n_tokens.items())
+            for window_range in tokens.ranges(
+                split, WINDOWS_PER_SHARD, windows_for(tokens, split, limit)
+            )
+        ]
+        n_rows = sum(len(r) for r in ranges) * self.context
+        check_disk(run.folder, n_rows, len(self.points), self.model.d_model, self.extract.dtype)
+        return [Shard(r.key, {"split": r.split, "start": r.start, "stop": r.stop}) for r in ranges]
+
+    def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
+        model = load_model(run, self.model, context.device)
+        tokens = run.cached(TOKENS, lambda: TokenStore(run.step_folder(TOKENS)))
+        tokens.check_tokenizer(model.tokenizer)
+        write_activation_shard(
+            model,
+            tokens,
+            WindowRange(**shard.params),
+            self.points,
+            self.extract,
+            context.folder,
+            context.sink,
+        )
+
+    def merge(self, run: Run, folder: Path, sink: Sink) -> None:
+        store: ActivationStore = finish_store(folder)
+        sink.message(f"{store.n_rows('train'):,} training activations at each hook point.")
+
+
+def windows_for(tokens: TokenStore, split: Split, n_tokens: int) -> int:
+    """How many windows of a split hold `n_tokens` tokens of text, at most all of them."""
+    text = tokens.counts(split)[:, 1].cumsum()
+    return min(len(text), int((text < n_tokens).sum()) + 1)

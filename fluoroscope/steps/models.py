@@ -1,0 +1,27 @@
+"""The model of a run, loaded once in each process that works on it."""
+
+from pydantic import PositiveInt
+
+from fluoroscope.activations.extract_config import StoreDtype
+from fluoroscope.core.config import Config
+from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.runs.run import Run
+
+
+class ModelConfig(Config):
+    """Which model, and what only the model knows."""
+
+    name: str
+    revision: str | None
+    dtype: StoreDtype
+    d_model: PositiveInt
+    n_layers: PositiveInt
+
+
+def load_model(run: Run, config: ModelConfig, device: str) -> LanguageModel:
+    def load() -> LanguageModel:
+        return LanguageModel.load(
+            config.name, dtype=config.dtype, device=device, revision=config.revision
+        )
+
+    return run.cached(("model", config.name, config.revision, config.dtype, device), load)
