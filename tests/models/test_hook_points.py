@@ -18,7 +18,7 @@ def test_hook_points_sort_in_the_order_they_are_computed():
     in_order = [
         HookPoint(layer, s) for layer in (0, 1) for s in STREAMS if (layer, s) != (1, "embed")
     ]
-    assert sorted(in_order[::-1]) == in_order
+    assert sorted([*in_order[5:], *in_order[:5]]) == in_order
     assert max(in_order) == HookPoint("1.resid_post")
 
 
