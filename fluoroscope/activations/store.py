@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fluoroscope.activations.extract_config import BYTES_PER_NUMBER, ExtractConfig, StoreDtype
 from fluoroscope.activations.row_file import TENSOR
-from fluoroscope.activations.store_writer import INDEX, SHARD
+from fluoroscope.activations.store_writer import INDEX, CONTENTS
 from fluoroscope.activations.store_writer import write_activation_shard as write_activation_shard
 from fluoroscope.core.config import build, settings_hash
 from fluoroscope.core.errors import DamagedError, DoesNotFitError, MismatchError, ModelError
@@ -41,7 +41,7 @@ def finish_store(folder: Path) -> "ActivationStore":
     shards: list[dict[str, Any]] = []  # Any: JSON.
     shared: dict[str, Any] | None = None
     for place in sorted((folder / "shards").iterdir()):
-        shard = read_json(place / SHARD)
+        shard = read_json(place / CONTENTS)
         if shared is not None and shard["shared"] != shared:
             raise MismatchError(
                 f"{place} was made with another model, corpus or setting than the shards before "

@@ -18,7 +18,7 @@ from fluoroscope.data.token_store import TokenStore, WindowRange, Windows
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 
-SHARD = "shard.json"
+CONTENTS = "contents.json"
 INDEX = "index.parquet"
 
 
@@ -31,7 +31,7 @@ def write_activation_shard(
     folder: Path,
     sink: Sink = SILENT,
 ) -> None:
-    """Fills `folder` with `<point>.safetensors`, `index.parquet` and `shard.json`.
+    """Fills `folder` with `<point>.safetensors`, `index.parquet` and `contents.json`.
 
     Name the folder `window_range.key`: `finish_store` reads shards in the order of their names.
     """
@@ -58,7 +58,7 @@ def write_activation_shard(
         "tile_rows": counts,
         "files": {name: sha256_file(folder / name) for name in sorted(names)},
     }
-    write_json(folder / SHARD, {"shared": shared, "shard": shard})
+    write_json(folder / CONTENTS, {"shared": shared, "shard": shard})
 
 
 def _write_rows(

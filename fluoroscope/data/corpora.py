@@ -20,7 +20,7 @@ from fluoroscope.data.corpus_config import MODEL_SOURCE, SPLITS, CorpusConfig, p
 from fluoroscope.data.documents import Document, read_documents
 from fluoroscope.data.sampled_text import sampled_documents
 from fluoroscope.data.token_store import MANIFEST, TokenStore
-from fluoroscope.data.token_writer import SHARD, TokenShardWriter
+from fluoroscope.data.token_writer import CONTENTS, TokenShardWriter
 from fluoroscope.data.tokenizing import special_token, start_tokens, tokenized, tokenizer_hash
 
 _SAMPLED_TILES_IN_A_SHARD = 8
@@ -136,7 +136,7 @@ def finish_token_store(
     shared: dict[str, object] = {}
     n_documents = 0
     for place in sorted((folder / "shards").iterdir()):
-        shard = read_json(place / SHARD)
+        shard = read_json(place / CONTENTS)
         parts += [
             {**part, "file": f"shards/{place.name}/{part['file']}"} for part in shard["parts"]
         ]

@@ -14,7 +14,7 @@ from fluoroscope.data.documents import Document, split_of, text_id
 from fluoroscope.data.packing import COLUMNS, PADDING, Packed, Packer
 from fluoroscope.data.tokenizing import StartTokens
 
-SHARD = "shard.json"
+CONTENTS = "contents.json"
 
 _PART_TOKENS = 1 << 21
 _PART_DOCUMENTS = 1 << 16
@@ -55,12 +55,12 @@ class TokenShardWriter:
             self._write_documents()
 
     def close(self, shared: Mapping[str, object]) -> None:
-        """Writes what is left, and `shard.json` with what all shards have in common."""
+        """Writes what is left, and `contents.json` with what all shards have in common."""
         for split in SPLITS:
             self._write_part(split, self._packers[split].take(everything=True))
         self._write_documents()
         write_json(
-            self._folder / SHARD,
+            self._folder / CONTENTS,
             {"shared": dict(shared), "parts": self._parts, "n_documents": self._n_documents},
         )
 
