@@ -8,25 +8,23 @@ import os
 import shlex
 import signal
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 import fluoroscope
-from fluoroscope.core.config import (
-    Config,
-    Settings,
-    build,
-    merge_settings,
-    parse_overrides,
-    read_settings,
-)
-from fluoroscope.core.errors import ConfigError, UserError
-from fluoroscope.core.registry import nearest
+from fluoroscope.core.config import Config, build
+from fluoroscope.core.errors import UserError
 from fluoroscope.runs.how import How
 from fluoroscope.studies import SPECS, STUDIES
+from fluoroscope.studies.settings import preset_files, study_spec
+
+if TYPE_CHECKING:
+    from polars import DataFrame
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +35,6 @@ app = typer.Typer(
 )
 
 _OPEN = {"ignore_unknown_options": False, "help_option_names": []}
-_PRESETS = Path(__file__).parent / "presets"
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="key=value...", help="Settings of the study.")
@@ -105,19 +102,169 @@ def run(
             "verify": verify,
         },
     )
-    spec = _spec(study, preset, config, overrides or [])
+    spec = study_spec(study, preset, config, overrides or [])
     name = name or _default_name(study, spec)
     if detach:
         from fluoroscope.runs.detach import start_detached
+        from fluoroscope.runs.record import runs_root
 
-        typer.echo(start_detached(name, [word for word in sys.argv[1:] if word != "--detach"]))
+        words = [word for word in sys.argv[1:] if word != "--detach"]
+        command = [sys.executable, "-m", "fluoroscope", *words]
+        typer.echo(start_detached(runs_root() / name, command))
         return
     _execute(study, spec, name, how)
 
 
+@app.command(context_settings=_OPEN)
+def plan(
+    context: typer.Context,
+    study: Study = None,
+    overrides: Overrides = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    devices: Annotated[
+        list[str] | None, typer.Option(help="4xA100-80GB, cpu, cuda:0...; may be repeated.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Workers that share a CPU.")] = 1,
+    run_name: Annotated[
+        str | None, typer.Option("--run", help="Set the estimate of a run beside what it used.")
+    ] = None,
+    help_: Help = False,
+) -> None:
+    """What a study will cost: time, memory, disk, and whether it fits; nothing is run."""
+    if run_name is not None:
+        from fluoroscope.runs.ledger import find_run
+        from fluoroscope.runs.usage import used_vs_planned
+
+        _print_frame(used_vs_planned(find_run(run_name)), f"{run_name}: planned and used")
+        return
+    if help_ or study is None:
+        _show_help(context, study)
+        return
+    spec = study_spec(study, preset, config, overrides or [])
+    from fluoroscope.runs.hardware import parse_devices
+    from fluoroscope.runs.plan import plan as make_plan
+
+    loaded = STUDIES.load(study)()
+    resolved: Any = loaded.resolve(spec)  # Any: the Config class of the study.
+    threads = getattr(resolved, "threads", 1)
+    for name in devices or ["auto"]:
+        device = parse_devices(name, threads)
+        frame = make_plan(loaded.steps(resolved), [device], workers).drop("device", "flops")
+        note = f" ({device.note})" if device.note else ""
+        _print_frame(frame, f"{study} on {device.count} x {device.name}{note}")
+
+
+@app.command(name="list")
+def list_() -> None:
+    """All runs, the latest first."""
+    from fluoroscope.runs.ledger import list_runs
+    from fluoroscope.runs.record import runs_root
+
+    _print_frame(list_runs(), f"Runs in {runs_root()}")
+
+
+@app.command()
+def show(run_name: RunName) -> None:
+    """One run: what it is, how far it is, where its results are."""
+    import polars
+
+    from fluoroscope.runs.ledger import find_run
+    from fluoroscope.runs.ledger import show as show_run
+
+    folder = find_run(run_name)
+    about = show_run(folder)
+    for key in ("run", "folder", "study", "state", "command", "report"):
+        typer.echo(f"{key:9s} {about[key] if about[key] is not None else '-'}")
+    for key in ("settings", "provenance"):
+        rows = [(name, str(value)) for name, value in about[key].items()]
+        schema = {key: polars.String, "value": polars.String}
+        _print_frame(polars.DataFrame(rows, schema=schema, orient="row"))
+    for name in about["tables"]:
+        table = polars.read_csv(folder / "tables" / name, infer_schema_length=None)
+        _print_frame(table.head(30), f"tables/{name}")
+
+
+@app.command()
+def compare(first: RunName, second: RunName) -> None:
+    """Two runs: the settings in which they differ, and their tables side by side."""
+    from fluoroscope.runs.ledger import compare_settings, compare_tables, find_run
+
+    a, b = find_run(first), find_run(second)
+    settings = compare_settings(a, b)
+    _print_frame(settings, "Settings that differ" if settings.height else "The same settings")
+    for name, table in compare_tables(a, b).items():
+        _print_frame(table, f"tables/{name}.csv")
+
+
+@app.command()
+def status(
+    run_name: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None,
+    follow: Annotated[bool, typer.Option(help="Keep showing it, until Ctrl-C.")] = False,
+) -> None:
+    """How far a run is: steps, rate, time left, devices, disk. Default: those at work."""
+    from fluoroscope.runs.ledger import find_run, latest_runs
+    from fluoroscope.runs.status import status_text
+
+    names = [run_name] if run_name is not None else latest_runs()
+    folders = [find_run(name) for name in names]
+    console = Console()
+    if not folders:
+        console.print("There are no runs yet.")
+    if not follow:
+        for folder in folders:
+            console.print(status_text(folder))
+        return
+    from rich.console import Group
+    from rich.live import Live
+
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(Group(*(status_text(folder) for folder in folders)), refresh=True)
+            time.sleep(1)
+
+
+@app.command()
+def doctor() -> None:
+    """The check before a long run: devices, memory, disk, versions, network."""
+    from fluoroscope.runs.doctor import examine
+
+    frame = examine()
+    _print_frame(frame)
+    if "problem" in frame["state"].to_list():
+        raise typer.Exit(1)
+
+
+@app.command()
+def query(
+    run_name: RunName,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help='"select * from events"')],
+    csv: Annotated[bool, typer.Option("--csv", help="Print all rows as csv.")] = False,
+) -> None:
+    """SQL (duckdb) over a run: events, its tables and its parquet files, by their names."""
+    from fluoroscope.runs.ledger import find_run
+    from fluoroscope.runs.ledger import query as run_query
+
+    frame = run_query(find_run(run_name), sql)
+    if csv:
+        typer.echo(frame.write_csv(), nl=False)
+        return
+    _print_frame(frame.head(200))
+    if frame.height > 200:
+        typer.echo(f"The first 200 of {frame.height:,} rows; --csv prints them all.")
+
+
+def _print_frame(frame: "DataFrame", title: str | None = None) -> None:
+    from fluoroscope.runs.tables import frame_table
+
+    # A pipe has no width, and must not cut what a program reads.
+    console = Console(width=None if sys.stdout.isatty() else 250)
+    console.print(frame_table(frame, title))
+
+
 def _execute(study: str, spec: Config, name: str, how: How) -> None:
     # The message first: torch takes seconds to import, and silence looks like a hang.
-    from fluoroscope.runs.start import runs_root
+    from fluoroscope.runs.record import runs_root
     from fluoroscope.runs.terminal import Terminal
 
     console = Console(stderr=True)
@@ -145,34 +292,9 @@ def _leave(number: int) -> None:
 
 
 def _default_name(study: str, spec: Config) -> str:
-    from fluoroscope.runs.start import default_name
+    from fluoroscope.runs.record import default_name
 
     return default_name(study, spec)
-
-
-def _spec(study: str, preset: str | None, file: Path | None, overrides: list[str]) -> Config:
-    """The settings of a preset, a file and the command line, each over the one before."""
-    kind = SPECS.load(study)
-    settings: Settings = {}
-    if preset is not None:
-        settings = read_settings(_preset_file(study, preset))
-    if file is not None:
-        settings = merge_settings(settings, read_settings(file))
-    return build(kind, merge_settings(settings, parse_overrides(overrides)))
-
-
-def _preset_file(study: str, preset: str) -> Path:
-    names = {
-        path.relative_to(_PRESETS).with_suffix("").as_posix(): path
-        for path in sorted(_PRESETS.rglob("*.yaml"))
-    }
-    for name in (preset, f"{study}/{preset}"):
-        if name in names:
-            return names[name]
-    raise ConfigError(
-        f"Preset {preset!r} does not exist.{nearest(preset, list(names))} "
-        f"There are: {', '.join(names) or 'none'}."
-    )
 
 
 def _show_help(context: typer.Context, study: str | None) -> None:
@@ -182,6 +304,5 @@ def _show_help(context: typer.Context, study: str | None) -> None:
 
         console = Console()
         console.print(settings_text(study, SPECS.load(study)))
-        names = [p.relative_to(_PRESETS).with_suffix("") for p in _PRESETS.rglob("*.yaml")]
-        mine = sorted(name.as_posix() for name in names if name.parts[0] == study)
+        mine = [name for name in preset_files() if name.startswith(f"{study}/")]
         console.print(f"Presets: {', '.join(mine) or 'none'}", highlight=False)

@@ -24,11 +24,12 @@ from fluoroscope.runs.executors.base import Executor
 from fluoroscope.runs.how import How
 from fluoroscope.runs.interrupt import stop_on_signals
 from fluoroscope.runs.lock import main_lock
+from fluoroscope.runs.plan import prepare_start
 from fluoroscope.runs.process import fixed_threads
 from fluoroscope.runs.progress import clear_progress
-from fluoroscope.runs.record import check_name
+from fluoroscope.runs.record import check_name, runs_root
 from fluoroscope.runs.run import DONE, Run
-from fluoroscope.runs.start import runs_root, start_run
+from fluoroscope.runs.start import start_run
 from fluoroscope.runs.step import MapStep, Shard
 from fluoroscope.runs.study import Study
 from fluoroscope.runs.work import Outcome, Task, mendable
@@ -65,6 +66,7 @@ def execute(
         log = start_run(folder, study, spec, config, steps, how, arguments)
         engine = _Engine(Run(folder, study.name, config), how, log, sink, stop)
         try:
+            prepare_start(steps, folder, how, engine.run.threads, log)
             engine.work(study, steps)
         except KeyboardInterrupt:
             log.append("run stopped")

@@ -12,6 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from fluoroscope.core.errors import ConfigError
+from fluoroscope.runs.how import How
 
 
 @contextmanager
@@ -56,6 +57,16 @@ def resolve_devices(devices: str) -> list[str]:
             f"This machine has: {', '.join(['cpu', *here])}."
         )
     return asked
+
+
+def worker_devices(how: How, threads: int) -> list[str]:
+    """The device of each worker on this machine: all devices in turn, for `how.workers`."""
+    devices = resolve_devices(how.devices)
+    if how.executor == "local":
+        return devices[:1]
+    cores = len(os.sched_getaffinity(0))
+    default = max(1, cores // threads) if devices == ["cpu"] else len(devices)
+    return [devices[i % len(devices)] for i in range(how.workers or default)]
 
 
 class PeakMemory:

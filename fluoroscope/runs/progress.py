@@ -22,11 +22,11 @@ FOLDER = "progress"
 class ShardProgress:
     step: str
     shard: str
-    done: float
-    total: float
+    done: int
+    total: int
     unit: str
 
-    first: float
+    first: int
     """What `done` was when this process began; more than 0 for a loop that was resumed."""
 
     elapsed_s: float
@@ -56,7 +56,7 @@ class RunSink(Sink):
         self._path = progress_file(folder, step, shard)
         self._every_s = every_s
         self._began = time.monotonic()
-        self._first: float | None = None
+        self._first: int | None = None
         self._written = 0.0
 
     def progress(self, done: int, total: int, unit: str = "items") -> None:

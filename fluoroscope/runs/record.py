@@ -1,11 +1,13 @@
 """run.json: what a run is, whole enough that a new process rebuilds it from the folder alone."""
 
 import importlib
+import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fluoroscope.core.config import Config, Settings, build
+from fluoroscope.core.config import Config, Settings, build, settings_hash, what_half
 from fluoroscope.core.errors import ConfigError, DamagedError, RunError
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.runs.how import How
@@ -98,3 +100,22 @@ def check_name(name: str, what: str) -> None:
             f"{what} {name!r} cannot name a folder: use letters, digits, '.', '_' and '-', "
             "and begin with a letter or a digit."
         )
+
+
+def runs_root() -> Path:
+    """$FLUOROSCOPE_RUNS, else ./runs."""
+    return Path(os.environ.get("FLUOROSCOPE_RUNS") or "runs")
+
+
+def default_name(study: str, spec: Config) -> str:
+    """The study and a short hash of what was asked: the same command is the same run."""
+    return f"{study}-{settings_hash(what_half(spec))[:8]}"
+
+
+def flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """`{"sae": {"k": 16}}` -> `("sae.k", 16)`."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,13 +1,12 @@
 """Starting or continuing: is this folder this run, and are these its settings?"""
 
 import os
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fluoroscope.core.config import Config, Settings, build, settings_hash, what_half
+from fluoroscope.core.config import Config, Settings, build, what_half
 from fluoroscope.core.errors import RunError
 from fluoroscope.runs.events import EventLog
 from fluoroscope.runs.how import How
@@ -18,6 +17,7 @@ from fluoroscope.runs.record import (
     RunRecord,
     StepRecord,
     class_reference,
+    flatten,
     load_class,
     read_record,
     write_record,
@@ -26,16 +26,6 @@ from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
 
 _MISSING = "(not there)"
-
-
-def runs_root() -> Path:
-    """$FLUOROSCOPE_RUNS, else ./runs."""
-    return Path(os.environ.get("FLUOROSCOPE_RUNS") or "runs")
-
-
-def default_name(study: str, spec: Config) -> str:
-    """The study and a short hash of what was asked: the same command is the same run."""
-    return f"{study}-{settings_hash(what_half(spec))[:8]}"
 
 
 def start_run(
@@ -124,15 +114,6 @@ def _differences(old: Settings, new: Settings) -> list[str]:
     return [f"{key}: {a!r} -> {b!r}" for key, a, b in pairs if a != b]
 
 
-def flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """`{"sae": {"k": 16}}` -> `("sae.k", 16)`."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _check_unused(folder: Path) -> None:
     ours = {"lock", "workers.lock", "log.txt", "events.jsonl"}
     others = [
@@ -152,8 +133,3 @@ def _remove_leftovers(folder: Path) -> None:
     for place in places:
         for leftover in place.glob(".*.part"):
             leftover.unlink()
-
-
-def command_line() -> list[str]:
-    """What the user typed, for records and for telling how to go on."""
-    return ["fluoro", *sys.argv[1:]]

@@ -41,13 +41,16 @@ class Cost:
     """Memory traffic of all shards together, for steps that arithmetic does not bound."""
 
     memory_bytes: float = 0.0
-    """Peak memory of one shard."""
+    """Peak memory of one shard, beside that of a bare process."""
 
     disk_bytes: float = 0.0
     """What the step leaves on disk, all shards together."""
 
     parallel: int = 1
     """How many shards can be worked on at once."""
+
+    dtype: str = "float32"
+    """Precision of the arithmetic, which decides how fast a GPU does it."""
 
     note: str = ""
     """What the number rests on, in a few words."""

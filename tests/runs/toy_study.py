@@ -37,6 +37,9 @@ class ToySpec(Config):
     misbehave: str = how("")
     """`raise:KEY`, `raise_once:KEY`, `user_error:KEY`, `die:KEY`, `die_once:KEY`."""
 
+    flops: float = how(0.0)
+    """What the first step says it costs; a run that costs something measures the machine."""
+
     folder: str = how("")
     """Where misbehaviour that happens once leaves its mark."""
 
@@ -53,7 +56,7 @@ class Numbers(MapStep):
         self.config = config
 
     def cost(self) -> Cost:
-        return Cost(flops=1e6, memory_bytes=1e6, disk_bytes=1e5, parallel=self.config.n_shards)
+        return Cost(flops=self.config.flops, memory_bytes=1e6, disk_bytes=1e6, parallel=4)
 
     def shards(self, run: Run) -> list[Shard]:
         return [Shard(f"part-{i}", {"index": i}) for i in range(self.config.n_shards)]

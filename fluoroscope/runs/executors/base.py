@@ -1,13 +1,12 @@
 """Executor: takes tasks, gives outcomes, in whatever order they come."""
 
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from threading import Event
 
 from fluoroscope.runs.how import How
-from fluoroscope.runs.process import resolve_devices
+from fluoroscope.runs.process import worker_devices
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.work import Outcome, Task
@@ -31,12 +30,6 @@ class Executor(ABC):
     def close(self) -> None:  # noqa: B027 - an executor may hold nothing.
         """Ends the workers, if there are any, and whatever they still do."""
 
-    def worker_devices(self, default: int | None = None) -> list[str]:
-        """The device of each worker: all devices in turn, for as many workers as were asked."""
-        devices = resolve_devices(self.how.devices)
-        if devices == ["cpu"]:
-            cores = len(os.sched_getaffinity(0))
-            n_workers = self.how.workers or default or max(1, cores // self.run.threads)
-        else:
-            n_workers = self.how.workers or default or len(devices)
-        return [devices[i % len(devices)] for i in range(n_workers)]
+    def worker_devices(self) -> list[str]:
+        """The device of each worker."""
+        return worker_devices(self.how, self.run.threads)

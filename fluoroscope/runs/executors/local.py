@@ -11,7 +11,7 @@ from fluoroscope.runs.work import Outcome, Task, work_on
 
 class LocalExecutor(Executor):
     def outcomes(self, step: MapStep, tasks: deque[Task]) -> Iterator[Outcome]:
-        self.run.device = self.worker_devices(default=1)[0]
+        self.run.device = self.worker_devices()[0]
         prepare_device(self.run.device)
         while tasks:
             if self.stop.is_set():

@@ -28,19 +28,21 @@ STOP_S = 0.8
 
 class RayExecutor(Executor):
     _ray: Any = None  # Any: the module, which is an extra.
+    _owned = True
     _idle: list[Any]  # Any: actor handles.
     _busy: dict[Any, tuple[Any, Task]]  # Any: object references and actor handles.
 
     def outcomes(self, step: MapStep, tasks: deque[Task]) -> Iterator[Outcome]:
         if self._ray is None:
             self._connect()
+        ray: Any = self._ray  # Any: the module.
         while tasks or self._busy:
             if self.stop.is_set():
                 raise KeyboardInterrupt
             while tasks and self._idle:
                 actor, task = self._idle.pop(), tasks.popleft()
                 self._busy[actor.work.remote(asdict(task))] = (actor, task)
-            ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=0.1)
+            ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=0.1)
             for reference in ready:
                 yield self._outcome(reference)
 
@@ -50,38 +52,55 @@ class RayExecutor(Executor):
             answer = self._ray.get(reference)
         except self._ray.exceptions.RayActorError as error:
             self._idle.append(self._actor())
-            first = str(error).strip().splitlines()[0]
-            return Outcome(task, "lost", message=f"its Ray worker died: {first}")
+            lines = str(error).strip().splitlines()
+            message = f"its Ray worker died: {' ... '.join(dict.fromkeys([lines[0], lines[-1]]))}"
+            return Outcome(task, "lost", message=message)
         except self._ray.exceptions.RayTaskError as error:
             raise RunError(f"A Ray worker could not open the run: {error.cause!r}.") from None
         self._idle.append(actor)
         return Outcome(**{**answer, "task": task})
 
     def _connect(self) -> None:
-        self._ray = _import_ray()
-        self._devices = deque(self.worker_devices())
-        self._busy = {}
-        local = {"num_cpus": len(self._devices), "include_dashboard": False}
+        ray = _import_ray()
+        self._owned = not ray.is_initialized()
+        if self._owned:
+            self._initialize(ray)
+        self._ray, self._busy = ray, {}
+        self._devices = deque(self._cluster_devices(ray))
+        self._idle = [self._actor() for _ in range(len(self._devices))]
+
+    def _initialize(self, ray: Any) -> None:  # Any: the module.
+        cpus = len(self.worker_devices()) * self.run.threads
+        local = {"num_cpus": cpus, "include_dashboard": False}
         where = {"address": self.how.ray_address} if self.how.ray_address else local
         try:
-            self._ray.init(
+            ray.init(
                 **where,
                 runtime_env={"env_vars": python_environment(self.run.threads)},
                 log_to_driver=False,
                 logging_level="ERROR",
-                configure_logging=False,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            at = self.how.ray_address or "on this machine"
+            at = self.how.ray_address or "this machine"
             raise RunError(f"There is no Ray cluster to work with at {at}: {error}") from None
-        # GPUs are ours to hand out: a device's name means the same in every local worker.
-        self._kind = self._ray.remote(num_cpus=1, max_concurrency=2)(ShardWorker)
-        self._idle = [self._actor() for _ in range(len(self._devices))]
+
+    def _cluster_devices(self, ray: Any) -> list[str]:  # Any: the module.
+        if self.how.ray_address is None:
+            return self.worker_devices()
+        resources = ray.cluster_resources()
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        if gpus and self.how.devices != "cpu":
+            # Ray shows each worker its own GPU, under the first name.
+            return ["cuda:0"] * (self.how.workers or gpus)
+        return ["cpu"] * (self.how.workers or max(1, cpus // self.run.threads))
 
     def _actor(self) -> Any:  # Any: an actor handle.
         device = self._devices[0]
         self._devices.rotate(-1)
-        return self._kind.remote(str(self.run.folder.resolve()), device, str(Path.cwd()))
+        by_ray = self.how.ray_address is not None and device != "cpu"
+        options = {"num_cpus": self.run.threads, "num_gpus": int(by_ray), "max_concurrency": 2}
+        kind = self._ray.remote(**options)(ShardWorker)
+        return kind.remote(str(self.run.folder.resolve()), device, str(Path.cwd()))
 
     def close(self) -> None:
         if self._ray is None:
@@ -91,7 +110,7 @@ class RayExecutor(Executor):
             self._ray.wait(asked, num_returns=len(asked), timeout=0.2)
             self._ray.wait(list(self._busy), num_returns=len(self._busy), timeout=STOP_S)
         # Left to die with this process when the user waits for it to end.
-        if not self.stop.is_set():
+        if self._owned and not self.stop.is_set():
             self._ray.shutdown()
 
 
@@ -121,6 +140,8 @@ class ShardWorker:
 
 def _import_ray() -> Any:  # Any: the module.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # On one machine we hand out the GPUs ourselves; Ray would hide those it did not.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         return importlib.import_module("ray")
     except ImportError:

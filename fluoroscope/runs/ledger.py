@@ -1,0 +1,201 @@
+"""All runs as one table; one run at a glance; two side by side; SQL over a run's files."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars
+
+from fluoroscope.core.errors import ConfigError, RunError
+from fluoroscope.core.registry import nearest
+from fluoroscope.runs.events import FILE as EVENTS
+from fluoroscope.runs.events import read_events
+from fluoroscope.runs.lock import working_process
+from fluoroscope.runs.record import FILE, RunRecord, flatten, read_record, runs_root
+from fluoroscope.runs.run import DONE
+
+RUN_SCHEMA = {
+    "run": polars.String,
+    "study": polars.String,
+    "state": polars.String,
+    "steps_done": polars.String,
+    "started": polars.String,
+    "seconds": polars.Float64,
+}
+
+
+def find_run(name: str, root: Path | None = None) -> Path:
+    """The folder of a run by its name under the runs' root, or by its path."""
+    root = root or runs_root()
+    for folder in (root / name, Path(name)):
+        if (folder / FILE).exists():
+            return folder
+    names = [path.parent.name for path in sorted(root.glob(f"*/{FILE}"))]
+    raise RunError(
+        f"There is no run {name!r} in {root}.{nearest(name, names)} "
+        f"There are: {', '.join(names) or 'none'}."
+    )
+
+
+def list_runs(root: Path | None = None) -> polars.DataFrame:
+    """A row for every run below `root`, the latest first."""
+    rows: list[dict[str, object]] = []
+    for file in (root or runs_root()).glob(f"*/{FILE}"):
+        folder, record = file.parent, read_record(file.parent)
+        done = sum((folder / step.name / DONE).exists() for step in record.steps)
+        rows.append(
+            {
+                "run": folder.name,
+                "study": record.study,
+                "state": run_state(folder),
+                "steps_done": f"{done}/{len(record.steps)}",
+                "started": record.provenance.get("started"),
+                "seconds": worked_seconds(folder),
+            }
+        )
+    return polars.DataFrame(rows, schema=RUN_SCHEMA).sort("started", "run", descending=True)
+
+
+def latest_runs(root: Path | None = None) -> list[str]:
+    """The runs that are worked on now; if none is, the one that was started last."""
+    runs = list_runs(root)
+    working = runs.filter(polars.col("state") == "working")["run"].to_list()
+    return working or runs["run"].head(1).to_list()
+
+
+def run_state(folder: Path) -> str:
+    """`done`, `working`, `failed` (see its last event) or `stopped`."""
+    if working_process(folder):
+        return "working"
+    if (folder / DONE).exists():
+        return "done"
+    ends = read_events(folder, "run started", "run failed")
+    return "failed" if ends and ends[-1]["event"] == "run failed" else "stopped"
+
+
+def worked_seconds(folder: Path) -> float:
+    """Time at work over all starts; a killed one counts to its last event."""
+    total, began, latest = 0.0, None, 0.0
+    for event in read_events(folder):
+        if event["event"] == "run started":
+            total += latest - began if began is not None else 0.0
+            began = event["time"]
+        latest = event["time"]
+    return total + (latest - began if began is not None else 0.0)
+
+
+def show(folder: Path) -> dict[str, Any]:  # Any: JSON values.
+    """What a run is, how far it is, and where its results are."""
+    record = read_record(folder)
+    return {
+        "run": folder.name,
+        "folder": str(folder),
+        "study": record.study,
+        "state": run_state(folder),
+        "command": " ".join(["fluoro", *record.arguments]) if record.arguments else None,
+        "settings": dict(flatten(record.spec)),
+        "provenance": dict(flatten(record.provenance)),
+        "steps": {step.name: (folder / step.name / DONE).exists() for step in record.steps},
+        "tables": [path.name for path in sorted((folder / "tables").glob("*.csv"))],
+        "report": str(folder / "report.html") if (folder / "report.html").exists() else None,
+    }
+
+
+def compare_settings(a: Path, b: Path) -> polars.DataFrame:
+    """The settings in which two runs differ, as resolved."""
+    first, second = (_settings(read_record(folder)) for folder in (a, b))
+    keys = sorted(first.keys() | second.keys())
+    rows = [(key, first.get(key), second.get(key)) for key in keys]
+    texts = [(key, _text(x), _text(y)) for key, x, y in rows if x != y]
+    schema = dict.fromkeys(("setting", *_two_names(a, b)), polars.String)
+    return polars.DataFrame(texts, schema=schema, orient="row")
+
+
+def _settings(record: RunRecord) -> dict[str, object]:
+    return {"study": record.study, **dict(flatten(record.config))}
+
+
+def _two_names(a: Path, b: Path) -> tuple[str, str]:
+    return (a.name, b.name) if a.name != b.name else (str(a), str(b))
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def compare_tables(a: Path, b: Path) -> dict[str, polars.DataFrame]:
+    """Tables that both runs have, rows matched by what is not a measurement, side by side.
+
+    A column with fractions is a measurement; the others (layer, hook point, sizes) say which row.
+    """
+    found: dict[str, polars.DataFrame] = {}
+    for path in sorted((a / "tables").glob("*.csv")):
+        other = b / "tables" / path.name
+        if other.exists():
+            frames = [polars.read_csv(file, infer_schema_length=None) for file in (path, other)]
+            found[path.stem] = _side_by_side(frames[0], frames[1], _two_names(a, b))
+    return found
+
+
+def _side_by_side(
+    left: polars.DataFrame, right: polars.DataFrame, names: tuple[str, str]
+) -> polars.DataFrame:
+    shared = [column for column in left.columns if column in right.columns]
+    measured = [c for c in shared if left[c].dtype.is_float() or right[c].dtype.is_float()]
+    keys = [column for column in shared if column not in measured]
+    if not keys:
+        left, right, keys = left.with_row_index("row"), right.with_row_index("row"), ["row"]
+    parts = [
+        frame.select(
+            *keys, *(polars.col(c).cast(polars.Float64).alias(f"{c} {name}") for c in measured)
+        )
+        for frame, name in ((left, names[0]), (right, names[1]))
+    ]
+    joined = parts[0].join(parts[1], on=keys, how="full", coalesce=True, nulls_equal=True)
+    order = [f"{column} {name}" for column in measured for name in names]
+    return joined.select(*keys, *order).sort(keys, nulls_last=True)
+
+
+def query(folder: Path, sql: str) -> polars.DataFrame:
+    """SQL over a run: `events`, and a view for each csv table and parquet file by its name."""
+    views = run_views(folder)
+    with duckdb.connect() as connection:
+        for name, source in views.items():
+            connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {source}')
+        try:
+            return connection.sql(sql).pl()
+        except AttributeError:
+            raise ConfigError(f"The query gives no rows: {sql!r}. Use a SELECT.") from None
+        except duckdb.Error as error:
+            raise ConfigError(
+                f"{error}\nRun {folder.name} has the tables: {', '.join(sorted(views)) or 'none'}."
+            ) from None
+
+
+def run_views(folder: Path) -> dict[str, str]:
+    """View name -> what duckdb reads for it; files of one name in many shards are one view."""
+    views: dict[str, str] = {}
+    if (folder / EVENTS).exists():
+        # A line that a kill has torn is passed over; columns differ from event to event.
+        options = "format='newline_delimited', ignore_errors=true, union_by_name=true"
+        views["events"] = f"read_json_auto({_quoted(folder / EVENTS)}, {options}, sample_size=-1)"
+    for path in sorted(folder.glob("tables/*.csv")):
+        views[_free(path.stem, "tables", views)] = f"read_csv_auto({_quoted(path)})"
+    for path in sorted(folder.glob("*/*.parquet")):
+        views[_free(path.stem, path.parent.name, views)] = f"read_parquet({_quoted(path)})"
+    sharded = {(p.parents[2].name, p.name) for p in folder.glob("*/shards/*/*.parquet")}
+    for step, name in sorted(sharded):
+        files = _quoted(folder / step / "shards" / "*" / name)
+        source = f"read_parquet({files}, filename='file', union_by_name=true)"
+        views[_free(Path(name).stem, step, views)] = source
+    return views
+
+
+def _free(stem: str, step: str, taken: dict[str, str]) -> str:
+    name = re.sub(r"\W", "_", stem)
+    return name if name not in taken else re.sub(r"\W", "_", f"{step}_{stem}")
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
