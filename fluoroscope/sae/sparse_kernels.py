@@ -30,7 +30,7 @@ CPU = "cpu"
 class SparseLatents:
     """Active latents of a batch, row by row; within a row, indices ascend."""
 
-    offsets: Int[Tensor, " n+1"]
+    offsets: Int[Tensor, " n_offsets"]
     """Entries of row r are `offsets[r]` to `offsets[r + 1]` (int64)."""
 
     indices: Int[Tensor, " nnz"]
