@@ -128,7 +128,8 @@ class SAETrainer:
 
     def _validates(self, iteration: int) -> bool:
         done = iteration + 1
-        return done % self.config.validate_every == 0 or done == self.n_iterations
+        every = self.config.validate_every or max(1, self.n_iterations // 40)
+        return done % every == 0 or done == self.n_iterations
 
 
 @dataclass

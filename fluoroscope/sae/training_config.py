@@ -31,8 +31,9 @@ class TrainingConfig(Config):
     """A latent that was silent for this many samples is dead; null for the smaller of 10
     million and a twentieth of the training."""
 
-    validate_every: PositiveInt = 200
-    """Steps between two validations, which choose the best weights."""
+    validate_every: PositiveInt | None = None
+    """Steps between two validations, which choose the best weights; null for a fortieth of the
+    training."""
 
     buffer_rows: PositiveInt = 65536
     """Activations of each hook point that are held in memory to be shuffled."""

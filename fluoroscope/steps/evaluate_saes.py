@@ -31,7 +31,7 @@ from fluoroscope.sae.base import SparseAutoencoder
 from fluoroscope.sae.evaluation import Window, evaluate_reconstruction, evaluate_recovery
 from fluoroscope.sae.formats.native import load_sae
 from fluoroscope.steps.evaluation_config import EvaluationConfig
-from fluoroscope.steps.extract import TOKENS, windows_for
+from fluoroscope.steps.extract import TOKENS
 from fluoroscope.steps.models import ModelConfig, load_model
 from fluoroscope.steps.train_saes import SAES_STEP, SAEPlan, sae_folder
 
@@ -117,7 +117,7 @@ class EvaluateSAEsStep(MapStep):
 
     def _windows(self, run: Run) -> Iterator[Windows]:
         tokens = run.cached(TOKENS, lambda: TokenStore(run.step_folder(TOKENS)))
-        stop = windows_for(tokens, "test", self.evaluation.n_tokens)
+        stop = tokens.n_windows_for("test", self.evaluation.n_tokens)
         for tile in WindowRange("test", 0, stop).tiles(self.extract.tile_windows):
             yield tokens.windows("test", tile.start, tile.stop)
 

@@ -94,8 +94,7 @@ class ExtractStep(MapStep):
             flops=float(self.shape.forward_flops_per_token(self.context)) * rows,
             bytes_moved=float(self.shape.weight_bytes(self.model.dtype)) * rows / tile,
             memory_bytes=self.shape.weight_bytes(self.model.dtype)
-            + 4.0 * width * min(shard_rows, rows)
-            + 40.0 * tile * self.model.d_model,
+            + 4.0 * tile * (2 * width + 10 * self.model.d_model),
             disk_bytes=float(
                 estimate_bytes(rows, len(self.points), self.model.d_model, self.extract.dtype)
             ),
@@ -109,7 +108,7 @@ class ExtractStep(MapStep):
             window_range
             for split, limit in sorted(self.n_tokens.items())
             for window_range in tokens.ranges(
-                split, WINDOWS_PER_SHARD, windows_for(tokens, split, limit)
+                split, WINDOWS_PER_SHARD, tokens.n_windows_for(split, limit)
             )
         ]
         n_rows = sum(len(r) for r in ranges) * self.context
@@ -133,9 +132,3 @@ class ExtractStep(MapStep):
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
         store: ActivationStore = finish_store(folder)
         sink.message(f"{store.n_rows('train'):,} training activations at each hook point.")
-
-
-def windows_for(tokens: TokenStore, split: Split, n_tokens: int) -> int:
-    """How many windows of a split hold `n_tokens` tokens of text, at most all of them."""
-    text = tokens.counts(split)[:, 1].cumsum()
-    return min(len(text), int((text < n_tokens).sum()) + 1)

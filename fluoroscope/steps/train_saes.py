@@ -4,6 +4,7 @@ saes/shards/<group>/<variant key>/{best,last}/     SAE folders
 saes/shards/<group>/training.json                  what the training ended with
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from fluoroscope.sae.architectures import SAES
 from fluoroscope.sae.formats.native import save_sae
 from fluoroscope.sae.training import Rows, SAETrainer, SAEVariant
 from fluoroscope.sae.training_config import TrainingConfig
-from fluoroscope.steps.extract import ACTIVATIONS, TOKENS, windows_for
+from fluoroscope.steps.extract import ACTIVATIONS, TOKENS
 from fluoroscope.steps.models import ModelConfig, load_model
 
 SAES_STEP = "saes"
@@ -108,22 +109,28 @@ class TrainSAEsStep(LoopStep):
             points,
             batch_size=batch_size,
             seed=self.seed,
-            n_samples=self.n_tokens,
+            n_samples=self._n_iterations * batch_size,
             buffer_rows=self.training.buffer_rows,
         )
         rows = _first_rows(sources, points, _sample_rows(self.model.d_model))
         variants = [plan.variant() for plan in plans]
-        n_iterations = max(1, self.n_tokens // batch_size)
-        trainer = SAETrainer(variants, stream, rows, self.training, n_iterations, context.device)
+        trainer = SAETrainer(
+            variants, stream, rows, self.training, self._n_iterations, context.device
+        )
         provenance = {
             "model": self._model_identity(run),
             "tokens_sha256": TokenStore(run.step_folder(TOKENS)).sha256,
-            "n_tokens": n_iterations * batch_size,
+            "n_tokens": self._n_iterations * batch_size,
             "training": self.training.model_dump(mode="json"),
             "extract": self.extract.model_dump(mode="json"),
             "stream_seed": self.seed,
         }
         return _TrainingLoop(trainer, plans, provenance)
+
+    @property
+    def _n_iterations(self) -> int:
+        # Whole batches: the last one may go a little beyond n_tokens.
+        return math.ceil(self.n_tokens / self.training.batch_size)
 
     def _source(self, run: Run, split: Split, context: ShardContext) -> ActivationSource:
         if self.from_store:
@@ -131,7 +138,7 @@ class TrainSAEsStep(LoopStep):
             return StoreSource(store, split)
         model = load_model(run, self.model, context.device)
         tokens = TokenStore(run.step_folder(TOKENS))
-        limit = windows_for(tokens, split, self.n_tokens)
+        limit = tokens.n_windows_for(split, self.n_tokens)
         return ModelSource(model, tokens, split, config=self.extract, n_windows=limit)
 
     def _model_identity(self, run: Run) -> dict[str, Any]:  # Any: JSON values.
@@ -183,9 +190,11 @@ def sae_folder(run: Run, group: str, key: str) -> Path:
     return run.shard_folder(SAES_STEP, group) / key / "best"
 
 
-def training_curves(run: Run, group: str) -> dict[str, dict[str, list[float]]]:
-    """SAE key -> curve name (`step`, `loss`, `fvu`, `l0`, `dead_fraction`) -> values."""
-    return read_json(run.shard_folder(SAES_STEP, group) / TRAINING_RECORD)["curves"]
+def training_record(run: Run, group: str) -> dict[str, Any]:  # Any: JSON values.
+    """`curves`: SAE key -> `step`, `loss`, `fvu`, `l0`, `dead_fraction` -> values; and `saes`:
+    SAE key -> `best_step`, `best_loss`, `n_samples`.
+    """
+    return read_json(run.shard_folder(SAES_STEP, group) / TRAINING_RECORD)
 
 
 def _sample_rows(d_model: int) -> int:

@@ -16,7 +16,7 @@ from fluoroscope.runs.report_cards import Context, FeatureCard
 from fluoroscope.runs.run import Run
 from fluoroscope.steps.evaluate_saes import QUALITY
 from fluoroscope.steps.evaluation_config import EvaluationConfig
-from fluoroscope.steps.train_saes import SAEPlan, training_curves
+from fluoroscope.steps.train_saes import SAEPlan, training_record
 from fluoroscope.studies.dictionary.config import DictionaryConfig
 
 Numbers = dict[str, Any]  # Any: JSON values.
@@ -31,6 +31,8 @@ class _Judged:
     numbers: Numbers
     density: np.ndarray
     cards: list[Numbers]
+    n_tokens: int
+    """Activations it was trained on."""
 
 
 def write_report(run: Run, config: DictionaryConfig) -> None:
@@ -48,7 +50,7 @@ def write_report(run: Run, config: DictionaryConfig) -> None:
             "test tokens": judged[0].numbers["n_test_tokens"],
         },
     )
-    _add_quality(report, judged, gates, config)
+    _add_quality(report, judged, gates)
     _add_training(report, run, judged)
     _add_densities(report, judged)
     _add_cards(report, judged, _tokenizer(config))
@@ -57,6 +59,7 @@ def write_report(run: Run, config: DictionaryConfig) -> None:
 
 def _judged(run: Run, config: DictionaryConfig) -> Iterator[_Judged]:
     for group, plans in config.groups.items():
+        trained = training_record(run, group)["saes"]
         for plan in plans:
             folder = run.shard_folder(QUALITY, plan.hook_point)
             latents = read_tensors(folder / f"{plan.key}.safetensors")
@@ -66,10 +69,11 @@ def _judged(run: Run, config: DictionaryConfig) -> Iterator[_Judged]:
                 read_json(folder / "quality.json")[plan.key],
                 latents["density"].numpy(),
                 read_json(folder / "cards.json")[plan.key],
+                trained[plan.key]["n_samples"],
             )
 
 
-def quality_table(judged: list[_Judged], n_tokens: int) -> pl.DataFrame:
+def quality_table(judged: list[_Judged]) -> pl.DataFrame:
     """One row an SAE; columns that are always the same name, intervals behind the estimates."""
     rows = []
     for sae in judged:
@@ -87,7 +91,7 @@ def quality_table(judged: list[_Judged], n_tokens: int) -> pl.DataFrame:
                 "l0": numbers["l0"][0],
                 "ce_recovered": recovered[0],
                 "dead_fraction": numbers["dead_fraction"],
-                "n_tokens": n_tokens,
+                "n_tokens": sae.n_tokens,
                 "fvu_low": numbers["fvu"][1],
                 "fvu_high": numbers["fvu"][2],
                 "l0_low": numbers["l0"][1],
@@ -128,10 +132,8 @@ def _l0_range(plan: SAEPlan, allowed: EvaluationConfig) -> tuple[float, float]:
     return wanted * (1 - allowed.l0_tolerance), wanted * (1 + allowed.l0_tolerance)
 
 
-def _add_quality(
-    report: Report, judged: list[_Judged], gates: list[Gate], config: DictionaryConfig
-) -> None:
-    table = quality_table(judged, config.n_tokens)
+def _add_quality(report: Report, judged: list[_Judged], gates: list[Gate]) -> None:
+    table = quality_table(judged)
     report.section("Quality")
     report.text(
         f"Measured on {judged[0].numbers['n_test_tokens']:,} tokens of documents that no SAE was "
@@ -156,13 +158,12 @@ def _add_quality(
 
 
 def _quality_chart(names: list[str], table: pl.DataFrame) -> Chart:
-    panels = {
-        name: [
-            Bars(name, names, *(table[c].to_numpy() for c in (name, f"{name}_low", f"{name}_high")))
-        ]
-        for name in ("fvu", "l0", "ce_recovered")
-        if table[name].null_count() == 0
-    }
+    def bars(name: str) -> Bars:
+        low, high = table[f"{name}_low"].to_numpy(), table[f"{name}_high"].to_numpy()
+        return Bars(name, names, table[name].to_numpy(), low, high)
+
+    measured = [n for n in ("fvu", "l0", "ce_recovered") if table[n].null_count() == 0]
+    panels = {name: [bars(name)] for name in measured}
     return Chart.grid(panels, x="SAE", y=Axis(""), share_y=False)
 
 
@@ -171,7 +172,7 @@ def _add_training(report: Report, run: Run, judged: list[_Judged]) -> None:
     report.text("On validation rows, against the number of steps; AuxK keeps latents alive.")
     curves = {}
     for sae in judged:
-        curves.setdefault(sae.group, training_curves(run, sae.group))
+        curves.setdefault(sae.group, training_record(run, sae.group)["curves"])
     for name, label in (("fvu", "fvu"), ("l0", "l0"), ("dead_fraction", "dead fraction")):
         lines = [
             Line(sae.plan.key, curve["step"], curve[name])
