@@ -1,0 +1,1 @@
+"""Language models of known families, read and written at any hook point."""

@@ -34,19 +34,20 @@ class HookPoint:
     stream: Stream
 
     def __init__(self, layer: int | str, stream: Stream | None = None) -> None:
+        name: str | None = stream
         if isinstance(layer, str):
             if stream is not None:
                 raise ConfigError(f"Give HookPoint({layer + '.' + stream!r}) or a whole layer.")
-            layer, stream = _split(layer)
-        if stream not in STREAMS:
+            layer, name = _split(layer)
+        if name not in STREAMS:
             raise ConfigError(
-                f"A stream is one of {', '.join(STREAMS)}, got {stream!r}."
-                f"{nearest(str(stream), list(STREAMS))}"
+                f"A stream is one of {', '.join(STREAMS)}, got {name!r}."
+                f"{nearest(str(name), list(STREAMS))}"
             )
-        if layer < 0 or (stream == "embed" and layer != 0):
-            raise ConfigError(f"Layers count from 0 and embed is 0.embed, got {layer}.{stream}.")
+        if layer < 0 or (name == "embed" and layer != 0):
+            raise ConfigError(f"Layers count from 0 and embed is 0.embed, got {layer}.{name}.")
         object.__setattr__(self, "layer", layer)
-        object.__setattr__(self, "stream", stream)
+        object.__setattr__(self, "stream", name)
 
     @classmethod
     def parse(cls, text: str) -> "HookPoint":
@@ -106,11 +107,11 @@ def _parse(text: str, n_layers: int) -> list[HookPoint]:
     return points
 
 
-def _split(text: str) -> tuple[int, Stream]:
+def _split(text: str) -> tuple[int, str]:
     head, dot, stream = text.strip().partition(".")
     if not dot:
         raise ConfigError(f"A hook point is written LAYER.STREAM (12.resid_post), got {text!r}.")
-    return _layer(head, text), stream  # pyright: ignore[reportReturnType]  # checked by __init__
+    return _layer(head, text), stream
 
 
 def _layer(head: str, text: str) -> int:

@@ -5,8 +5,8 @@ cache; without a network the cache alone is used. Weights are taken as safetenso
 repositories without them fall back to PyTorch files, of which only tensors are ever read.
 """
 
-import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ from huggingface_hub.errors import (
 from fluoroscope.core.errors import ModelError
 
 _TIMEOUT_S = 10.0
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_SAFE = "model*.safetensors"
+_UNSAFE = "pytorch_model*.bin"
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _TOKENIZER_FILES = [
     "tokenizer.json",
@@ -43,35 +46,34 @@ class ModelFiles(NamedTuple):
     revision: str | None
 
 
-def find_model(name_or_folder: str, revision: str | None = None) -> ModelFiles:
-    """The folder of a model, fetched from the hub unless `name_or_folder` is one."""
+def find_model(
+    name_or_folder: str, revision: str | None = None, patterns: list[str] | None = None
+) -> ModelFiles:
+    """The folder of a model; of a hub model the files like `patterns` are fetched, or all."""
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
         return ModelFiles(folder, None)
     if folder.exists():
         raise ModelError(f"A model is a folder or a hub id; {name_or_folder} is a file.")
-    is_hub_id = re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name_or_folder)
-    if not is_hub_id:
+    if not _HUB_ID.fullmatch(name_or_folder):
         raise ModelError(f"There is no model folder {name_or_folder}.")
-    return _fetch(name_or_folder, revision)
+    return _fetch(name_or_folder, revision, patterns)
 
 
 def find_config(name_or_folder: str, revision: str | None = None) -> Path:
     """The config.json of a model; of a hub model only that file is fetched."""
-    folder = Path(name_or_folder).expanduser()
-    if folder.is_dir() or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name_or_folder):
-        folder = find_model(name_or_folder, revision).folder
-    else:
-        folder = _fetch(name_or_folder, revision, ["config.json"]).folder
-    return _existing(folder, ["config.json"], "config.json", "It says what the model is.")
+    folder = find_model(name_or_folder, revision, ["config.json"]).folder
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} has no config.json, which says what the model is.")
+    return path
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The weights in `folder`: safetensors if there are any, otherwise PyTorch files."""
-    safe = sorted(folder.glob("*.safetensors"))
-    found = safe or sorted(folder.glob("pytorch_model*.bin"))
+    found = sorted(folder.glob(_SAFE)) or sorted(folder.glob(_UNSAFE))
     if not found:
-        raise ModelError(f"{folder} has no weights: no *.safetensors file is in it.")
+        raise ModelError(f"{folder} has no weights: no {_SAFE} file is in it.")
     return found
 
 
@@ -92,9 +94,12 @@ def _fetch(name: str, revision: str | None, patterns: list[str] | None = None) -
         info = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT_S)
         if patterns is None:
             files = [file.rfilename for file in info.siblings or []]
-            is_safe = any(file.endswith(".safetensors") for file in files)
-            patterns = [*_TEXT_FILES, "*.safetensors" if is_safe else "pytorch_model*.bin"]
-        folder = snapshot_download(name, revision=info.sha, allow_patterns=patterns)
+            is_safe = any(fnmatch(file, _SAFE) for file in files)
+            patterns = [*_TEXT_FILES, _SAFE if is_safe else _UNSAFE]
+        # Folders below hold the same weights again, in other formats.
+        folder = snapshot_download(
+            name, revision=info.sha, allow_patterns=patterns, ignore_patterns=["*/*"]
+        )
         return ModelFiles(Path(folder), info.sha)
     except GatedRepoError:
         raise ModelError(
@@ -128,10 +133,3 @@ def _cached(name: str, revision: str | None, reason: str) -> ModelFiles:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _existing(folder: Path, names: list[str], what: str, why: str) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise ModelError(f"{os.fspath(folder)} has no {what}. {why}")
