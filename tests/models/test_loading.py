@@ -4,13 +4,17 @@ from pathlib import Path
 import httpx2
 import pytest
 import torch
+from huggingface_hub import ModelInfo
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors.torch import load_file, save_file
 
+from fluoroscope.core.config import settings_hash
 from fluoroscope.core.errors import ModelError
+from fluoroscope.core.storage import sha256_file
 from fluoroscope.models import hub
 from fluoroscope.models.families import FAMILIES
 from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.models.identity import hash_files
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.tiny import tiny_model
 
@@ -150,3 +154,35 @@ def test_a_hub_model_that_cannot_be_had_says_why(monkeypatch, failure, message):
     monkeypatch.setattr(hub, "HfApi", Hub)
     with pytest.raises(ModelError, match=message):
         LanguageModel.load("some/model", revision="v9")
+
+
+def test_a_hub_model_is_known_by_its_id_and_commit(monkeypatch, folder):
+    asked: dict[str, object] = {}
+
+    class Hub:
+        def model_info(self, *_: object, **__: object) -> ModelInfo:
+            files = [{"rfilename": "model.safetensors"}, {"rfilename": "pytorch_model.bin"}]
+            return ModelInfo(id="some/model", sha="c0ffee", siblings=files)
+
+    def snapshot(name: str, **options: object) -> str:
+        asked.update(options)
+        return str(folder)
+
+    monkeypatch.setattr(hub, "HfApi", Hub)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    identity = LanguageModel.load("some/model").identity
+    assert (identity.id, identity.revision) == ("some/model", "c0ffee")
+    assert asked["revision"] == "c0ffee"
+    assert "model*.safetensors" in asked["allow_patterns"]
+    assert "pytorch_model*.bin" not in asked["allow_patterns"]
+
+
+def test_a_large_file_of_the_hubs_cache_is_known_by_its_name_there(tmp_path):
+    blob = tmp_path / ("ab" * 32)
+    blob.write_bytes(b"weights")
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(blob)
+    assert hash_files([link]) == settings_hash({"model.safetensors": blob.name})
+    link.unlink()
+    link.write_bytes(b"weights")
+    assert hash_files([link]) == settings_hash({link.name: sha256_file(link)})
