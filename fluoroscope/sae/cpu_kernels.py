@@ -24,13 +24,14 @@ _FAST: Any = {"contract", "arcp", "nsz", "reassoc"}
 # Any: compiled functions are called with arrays of either float type.
 _loop: Any = njit(cache=True, parallel=True, fastmath=_FAST)
 _inline: Any = njit(cache=True, fastmath=_FAST)
+# Only for what is not trusted further where an entry is NaN: without this, no maximum vectorises.
+_inline_finite: Any = njit(cache=True, fastmath={*_FAST, "nnan"})
 _serial: Any = njit(cache=True)
 
 
 def top_k(pre: Floats, k: int) -> Entries:
     """Positive entries among the `k` largest of each row; ties go to the lower index."""
-    indices, values, counts = _top_k_rows(pre, k)
-    return _compact(indices, values, counts)
+    return _compact(*_top_k_rows(pre, k))
 
 
 def batch_top_k(pre: Floats, n_kept: int) -> Entries:
@@ -38,10 +39,11 @@ def batch_top_k(pre: Floats, n_kept: int) -> Entries:
     # A sample bounds the border from below with room to spare; only what lies above the bound
     # is partitioned exactly. Should the bound prove too high, it is taken lower.
     tiny = np.finfo(pre.dtype).tiny
-    sample = np.sort(pre.reshape(-1)[:: 61 if pre.size > 1 << 16 else 1])
+    sample = pre.reshape(-1)[:: 61 if pre.size > 1 << 16 else 1]
     for slack in (1.3, 2.0, 4.0, np.inf):
         position = int(len(sample) * (1 - min(1.0, slack * n_kept / pre.size)))
-        bound = max(sample[min(position, len(sample) - 1)], tiny) if slack < np.inf else tiny
+        position = min(position, len(sample) - 1)
+        bound = max(np.partition(sample, position)[position], tiny) if slack < np.inf else tiny
         offsets, indices, values = above(pre, np.full(pre.shape[1], _below(bound, pre.dtype)))
         if len(values) >= n_kept or bound == tiny:
             break
@@ -58,11 +60,11 @@ def _below(number: float | np.floating, dtype: np.dtype) -> np.floating:
 
 def above(pre: Floats, floor: Floats) -> Entries:
     """Entries strictly above their column's `floor`."""
-    hits = _count_above(pre, floor)
-    offsets = np.zeros(len(pre) + 1, np.int64)
-    np.cumsum(hits.sum(axis=1, dtype=np.int64), out=offsets[1:])
-    indices, values = _fill_above(pre, floor, offsets, hits)
-    return offsets, indices, values
+    room = min(pre.shape[1], max(64, pre.shape[1] // 16))
+    indices, values, counts = _above_rows(pre, floor, room)
+    if len(counts) and counts.max() > room:
+        indices, values, counts = _above_rows(pre, floor, int(counts.max()))
+    return _compact(indices, values, counts)
 
 
 @_loop
@@ -76,26 +78,25 @@ def _top_k_rows(pre, k):
         row = pre[r]
         maxima = np.empty(n_blocks, pre.dtype)
         for b in range(n_blocks):
-            highest = row[b * _BLOCK]
-            for j in range(b * _BLOCK + 1, min((b + 1) * _BLOCK, s)):
-                highest = max(highest, row[j])
-            maxima[b] = highest
+            maxima[b] = _highest(row[b * _BLOCK : (b + 1) * _BLOCK])
         # k blocks reach this height, so at least k entries do.
-        bound = np.partition(maxima, n_blocks - k)[n_blocks - k] if n_blocks >= k else row.min()
-        chosen = np.empty(s, np.int32)
+        bound = _height_of(maxima, k) if n_blocks >= k else row.min()
+        chosen = np.empty(s + 1, np.int32)
         n_chosen = 0
         for b in range(n_blocks):
             if maxima[b] >= bound:
                 for j in range(b * _BLOCK, min((b + 1) * _BLOCK, s)):
-                    if row[j] >= bound:
-                        chosen[n_chosen] = j
-                        n_chosen += 1
+                    chosen[n_chosen] = j
+                    n_chosen += row[j] >= bound
+        # Only a row with NaN has fewer; it keeps nothing, and its reconstruction tells.
+        counts[r] = 0
+        if n_chosen < k:
+            continue
         candidates = row[chosen[:n_chosen]]
         border = np.partition(candidates, n_chosen - k)[n_chosen - k]
         ties = k
         for c in range(n_chosen):
-            if candidates[c] > border:
-                ties -= 1
+            ties -= candidates[c] > border
         count = 0
         for c in range(n_chosen):
             keep = candidates[c] > border
@@ -110,46 +111,86 @@ def _top_k_rows(pre, k):
     return indices, values, counts
 
 
+@_inline_finite
+def _highest(entries):
+    highest = entries[0]
+    for j in range(len(entries)):
+        highest = entries[j] if entries[j] > highest else highest
+    return highest
+
+
+@_inline
+def _height_of(maxima, k):
+    # A height that at least k of the maxima reach, and not many more: bisection counts all of
+    # them faster than a partition finds the k-th.
+    low, high = maxima.min(), maxima.max()
+    for _ in range(12):
+        middle = low + (high - low) / 2
+        count = _n_reaching(maxima, middle)
+        if count < k:
+            high = middle
+        else:
+            low = middle
+            if count <= k + k // 4:
+                break
+    return low
+
+
+@_inline
+def _n_reaching(maxima, height):
+    count = np.int32(0)
+    for j in range(len(maxima)):
+        count += np.int32(maxima[j] >= height)
+    return count
+
+
+@_loop
+def _above_rows(pre, floor, room):
+    # The first `room` hits of each row, taken while the row is in the cache, and their number.
+    n, s = pre.shape
+    indices = np.empty((n, room), np.int32)
+    values = np.empty((n, room), pre.dtype)
+    counts = np.empty(n, np.int64)
+    for r in prange(n):
+        row = pre[r]
+        count = 0
+        for start in range(0, s, _BLOCK):
+            n_hits = _n_above(row[start : start + _BLOCK], floor[start : start + _BLOCK])
+            if n_hits > 0 and count + n_hits <= room:
+                place = count
+                for j in range(start, min(start + _BLOCK, s)):
+                    if row[j] > floor[j]:
+                        indices[r, place] = j
+                        values[r, place] = row[j]
+                        place += 1
+            count += n_hits
+        counts[r] = count
+    return indices, values, counts
+
+
+@_inline
+def _n_above(entries, floor):
+    count = np.uint8(0)
+    for j in range(len(entries)):
+        count += np.uint8(entries[j] > floor[j])
+    return count
+
+
+@_loop
+def _gather(indices, values, offsets):
+    kept_indices = np.empty(offsets[-1], np.int32)
+    kept_values = np.empty(offsets[-1], values.dtype)
+    for r in prange(len(indices)):
+        start, end = offsets[r], offsets[r + 1]
+        kept_indices[start:end] = indices[r, : end - start]
+        kept_values[start:end] = values[r, : end - start]
+    return kept_indices, kept_values
+
+
 def _compact(indices: Ints, values: Floats, counts: Ints) -> Entries:
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
-    keep = np.arange(indices.shape[1]) < counts[:, None]
-    return offsets, indices[keep], values[keep]
-
-
-@_loop
-def _count_above(pre, floor):
-    # Hits per block of a row, so that the second pass reads only blocks with something in them.
-    n, s = pre.shape
-    n_blocks = (s + _BLOCK - 1) // _BLOCK
-    hits = np.zeros((n, n_blocks), np.uint8)
-    for r in prange(n):
-        row = pre[r]
-        for b in range(n_blocks):
-            count = 0
-            for j in range(b * _BLOCK, min((b + 1) * _BLOCK, s)):
-                count += row[j] > floor[j]
-            hits[r, b] = count
-    return hits
-
-
-@_loop
-def _fill_above(pre, floor, offsets, hits):
-    n, s = pre.shape
-    total = offsets[n]
-    indices = np.empty(total, np.int32)
-    values = np.empty(total, pre.dtype)
-    for r in prange(n):
-        row = pre[r]
-        place = offsets[r]
-        for b in range(hits.shape[1]):
-            if hits[r, b] > 0:
-                for j in range(b * _BLOCK, min((b + 1) * _BLOCK, s)):
-                    if row[j] > floor[j]:
-                        indices[place] = j
-                        values[place] = row[j]
-                        place += 1
-    return indices, values
+    return offsets, *_gather(indices, values, offsets)
 
 
 @_serial
