@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 import fluoroscope
 from fluoroscope.core.config import Config, build
@@ -53,7 +54,8 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except UserError as error:
-        Console(stderr=True).print(f"{error}", style="red", markup=False, highlight=False)
+        text = Text(str(error), style="red")
+        Console(stderr=True).print(text, soft_wrap=True)
         sys.exit(2)
 
 
@@ -263,20 +265,21 @@ def _print_frame(frame: "DataFrame", title: str | None = None) -> None:
 
 
 def _execute(study: str, spec: Config, name: str, how: How) -> None:
-    # The message first: torch takes seconds to import, and silence looks like a hang.
+    from fluoroscope.runs.interrupt import stop_on_signals
     from fluoroscope.runs.record import runs_root
     from fluoroscope.runs.terminal import Terminal
 
     console = Console(stderr=True)
     folder = runs_root() / name
-    console.print(f"Run {name} in {folder}", highlight=False, markup=False)
-    from fluoroscope.runs.engine import execute
-    from fluoroscope.runs.interrupt import stop_on_signals
-
     try:
-        with stop_on_signals(_leave) as stop, Terminal(folder, console):
+        with stop_on_signals(_leave) as stop:
+            # The message first: torch takes seconds to import, and silence looks like a hang.
+            console.print(f"Run {name} in {folder}", highlight=False, markup=False)
+            from fluoroscope.runs.engine import execute
+
             loaded = STUDIES.load(study)
-            execute(loaded(), spec, name, how, arguments=sys.argv[1:], stop=stop)
+            with Terminal(folder, console):
+                execute(loaded(), spec, name, how, arguments=sys.argv[1:], stop=stop)
     except KeyboardInterrupt:
         _leave(signal.SIGINT)
     report = folder / "report.html"

@@ -28,22 +28,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except Exception as error:
-        if _is_full(error):
-            raise DoesNotFitError(
-                f"The disk is full: {path} could not be written. Free some space and run the "
-                "same command again; it goes on where it stopped."
-            ) from error
-        raise
+        with full_disk_named(path):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _is_full(error: Exception) -> bool:
+@contextmanager
+def full_disk_named(what: object) -> Iterator[None]:
+    """Turns a full disk, in whoever's words, into the error that says what to do about it."""
+    try:
+        yield
+    except Exception as error:
+        if is_full_disk(error):
+            raise DoesNotFitError(
+                f"The disk is full: {what} could not be written. Free some space and run the "
+                "same command again; it goes on where it stopped."
+            ) from error
+        raise
+
+
+def is_full_disk(error: Exception) -> bool:
     # Polars and safetensors report the system's error in words of their own, without a number.
     texts = [f"(os error {number})" for number in _FULL]
     return getattr(error, "errno", None) in _FULL or any(text in str(error) for text in texts)

@@ -16,7 +16,7 @@ from threading import Event
 from fluoroscope.core.config import Config, build
 from fluoroscope.core.errors import RunError
 from fluoroscope.core.sink import SILENT, Sink
-from fluoroscope.core.storage import sha256_file
+from fluoroscope.core.storage import full_disk_named, sha256_file
 from fluoroscope.runs import manifest
 from fluoroscope.runs.events import EventLog
 from fluoroscope.runs.executors import EXECUTORS
@@ -26,7 +26,7 @@ from fluoroscope.runs.interrupt import stop_on_signals
 from fluoroscope.runs.lock import main_lock
 from fluoroscope.runs.plan import prepare_start
 from fluoroscope.runs.process import fixed_threads
-from fluoroscope.runs.progress import clear_progress
+from fluoroscope.runs.progress import BothSinks, RunSink, clear_progress
 from fluoroscope.runs.record import check_name, runs_root
 from fluoroscope.runs.run import DONE, Run
 from fluoroscope.runs.start import start_run
@@ -62,18 +62,18 @@ def execute(
     # Through JSON, as workers see it, so that a setting that does not survive it fails here.
     config = build(type(config), config.model_dump(mode="json"))
     steps = _checked(study.steps(config))
-    with _stopping(stop) as stop, main_lock(_folder(folder)):
+    with _stopping(stop) as stop, full_disk_named(folder), main_lock(_folder(folder)):
         log = start_run(folder, study, spec, config, steps, how, arguments)
         engine = _Engine(Run(folder, study.name, config), how, log, sink, stop)
         try:
             prepare_start(steps, folder, how, engine.run.threads, log)
             engine.work(study, steps)
         except KeyboardInterrupt:
-            log.append("run stopped")
+            log.append_if_possible("run stopped")
             raise
         except Exception as error:
             named = mendable(error, f"run {name}")
-            log.append("run failed", error=str(named), kind=type(named).__name__)
+            log.append_if_possible("run failed", error=str(named), kind=type(named).__name__)
             if named is error:
                 raise
             raise named from error
@@ -106,7 +106,7 @@ def _checked(steps: Sequence[MapStep]) -> Sequence[MapStep]:
     for step in steps:
         check_name(step.name, "Step")
         unknown = [name for name in step.inputs if name not in names]
-        if step.name in names or unknown or step.name in (*REPORT_FILES, "progress", "logs"):
+        if step.name in names or unknown or step.name in (*REPORT_FILES, "report", "progress"):
             raise ValueError(
                 f"Step {step.name!r} must have a name of its own and inputs among the steps before "
                 f"it ({', '.join(names) or 'none'}), got inputs {step.inputs}."
@@ -156,9 +156,8 @@ class _Engine:
         if tasks:
             self._do_shards(step, tasks, n_done)
         self._check_stop()
-        self.sink.message(f"{step.name}: putting {len(shards)} shards together.")
         with fixed_threads(self.run.threads):
-            step.merge(self.run, folder, self.sink)
+            step.merge(self.run, folder, self._own_sink(step.name, "merge"))
         manifest.seal_step(folder, inputs)
         clear_progress(self.run.folder, step.name)
         seconds = round(time.monotonic() - began, 3)
@@ -209,8 +208,12 @@ class _Engine:
         (self.run.folder / DONE).unlink(missing_ok=True)
         self.log.append("report started")
         with fixed_threads(self.run.threads):
-            study.report(self.run, self.sink)
+            study.report(self.run, self._own_sink("report", "all"))
+        clear_progress(self.run.folder, "report")
         manifest.write_report_manifest(self.run.folder, inputs, REPORT_FILES)
+
+    def _own_sink(self, step: str, part: str) -> Sink:
+        return BothSinks(RunSink(self.run.folder, step, part), self.sink)
 
     def _check_stop(self) -> None:
         if self.stop.is_set():

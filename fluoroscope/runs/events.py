@@ -10,10 +10,12 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fluoroscope.core.errors import DoesNotFitError
+from fluoroscope.core.storage import full_disk_named
 
 FILE = "events.jsonl"
 
@@ -28,24 +30,24 @@ class EventLog:
         """Adds a line; numbers that JSON does not have (NaN, infinities) become null."""
         line = {"event": event, "time": round(time.time(), 3), **values}
         data = (json.dumps(_finite(line), ensure_ascii=False) + "\n").encode()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, data)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DoesNotFitError(
-                    f"The disk is full: {self.path} could not be written. Free some space and run "
-                    "the same command again; it goes on where it stopped."
-                ) from error
-            raise
-        finally:
-            os.close(descriptor)
+        with full_disk_named(self.path):
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                if os.write(descriptor, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(descriptor)
+
+    def append_if_possible(self, event: str, **values: object) -> None:
+        """Adds a line about a failure, which a full disk must not hide behind another."""
+        with suppress(DoesNotFitError):
+            self.append(event, **values)
 
     def mend(self) -> None:
         """Ends a line that was torn by a kill, so that the next one stands on its own."""
         if not self.path.exists() or self.path.stat().st_size == 0:
             return
-        with self.path.open("rb+") as file:
+        with full_disk_named(self.path), self.path.open("rb+") as file:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")

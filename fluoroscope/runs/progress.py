@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,10 +28,10 @@ class ShardProgress:
     unit: str
 
     first: int
-    """What `done` was when this process began; more than 0 for a loop that was resumed."""
+    """What `done` was at the first report; more than 0 for a loop that was resumed."""
 
     elapsed_s: float
-    """Since this process began on the shard."""
+    """Since the first report, before which models are loaded."""
 
     time: float
     """When this was written, seconds since 1970."""
@@ -62,13 +63,10 @@ class RunSink(Sink):
     def progress(self, done: int, total: int, unit: str = "items") -> None:
         now = time.monotonic()
         if self._first is None:
-            # The first report comes after the first piece of work, which is not to be lost.
-            self._first = max(done - 1, 0) if done < total else 0
+            self._first, self._began = done, now
         step, shard = self._names
-        elapsed = now - self._began
-        self.last = ShardProgress(
-            step, shard, done, total, unit, self._first, elapsed, round(time.time(), 3)
-        )
+        elapsed, at = now - self._began, round(time.time(), 3)
+        self.last = ShardProgress(step, shard, done, total, unit, self._first, elapsed, at)
         if now - self._written >= self._every_s:
             self._written = now
             _overwrite(self._path, json.dumps(asdict(self.last)))
@@ -81,6 +79,25 @@ class RunSink(Sink):
     def message(self, text: str) -> None:
         step, shard = self._names
         self.log.append("message", step=step, shard=shard, text=text)
+
+
+class BothSinks(Sink):
+    """Reports to two sinks: the run's own, and the caller's."""
+
+    def __init__(self, first: Sink, second: Sink) -> None:
+        self._sinks = (first, second)
+
+    def progress(self, done: int, total: int, unit: str = "items") -> None:
+        for sink in self._sinks:
+            sink.progress(done, total, unit)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        for sink in self._sinks:
+            sink.metrics(step, values)
+
+    def message(self, text: str) -> None:
+        for sink in self._sinks:
+            sink.message(text)
 
 
 def progress_file(folder: Path, step: str, shard: str) -> Path:
@@ -111,4 +128,5 @@ def _overwrite(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError:
-        return
+        with suppress(OSError):
+            temporary.unlink()

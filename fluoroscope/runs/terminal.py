@@ -102,7 +102,8 @@ def event_text(event: Event) -> str | None:
     match event["event"]:
         case "step started":
             before = f", {event['n_done']} done before" if event["n_done"] else ""
-            return f"{step}: {event['n_shards']} shards{before}"
+            n_shards = event["n_shards"]
+            return f"{step}: {n_shards} shard{'s' * (n_shards != 1)}{before}"
         case "step was done":
             return f"{step}: done before"
         case "step finished":

@@ -4,7 +4,6 @@ It never raises for what went wrong inside the shard: an `Outcome` says it, so t
 a pipe and be counted. Only a request to stop is an exception.
 """
 
-import errno
 import time
 import traceback
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from threading import Event
 from typing import Any, Literal
 
 from fluoroscope.core.errors import DoesNotFitError, FluoroscopeError, UserError
+from fluoroscope.core.storage import is_full_disk
 from fluoroscope.runs.manifest import begin_shard, seal_shard, state_file
 from fluoroscope.runs.process import PeakMemory, fixed_threads
 from fluoroscope.runs.progress import RunSink, progress_file
@@ -61,37 +61,34 @@ def work_on(run: Run, step: MapStep, task: Task, stop: Event) -> Outcome:
     """Does the shard, and tells the event log how it went."""
     sink = RunSink(run.folder, task.step, task.key)
     about = {"step": task.step, "shard": task.key, "attempt": task.attempt, "device": run.device}
-    sink.log.append("shard started", **about)
     began, memory = time.monotonic(), PeakMemory()
     try:
+        sink.log.append("shard started", **about)
         _work(run, step, task, sink, stop)
+        sink.log.append("shard finished", **about, **_usage(sink, memory, _since(began)))
     except KeyboardInterrupt:
-        sink.log.append("shard stopped", **about, seconds=_since(began))
+        sink.log.append_if_possible("shard stopped", **about, seconds=_since(began))
         raise
     except Exception as error:
         outcome = _failure(task, error)
-        sink.log.append(
-            "shard failed",
-            **about,
-            seconds=_since(began),
-            error=outcome.message,
-            traceback=outcome.traceback,
-        )
+        what = {"error": outcome.message, "traceback": outcome.traceback}
+        sink.log.append_if_possible("shard failed", **about, **what, seconds=_since(began))
         return outcome
     finally:
         progress_file(run.folder, task.step, task.key).unlink(missing_ok=True)
-    last = sink.last
-    sink.log.append(
-        "shard finished",
-        **about,
-        seconds=_since(began),
-        peak_rss_bytes=memory.host_bytes(),
-        peak_gpu_bytes=memory.gpu_bytes(),
-        amount=last.done if last else None,
-        unit=last.unit if last else None,
-        rate=last.rate if last else None,
-    )
     return Outcome(task, "done")
+
+
+def _usage(sink: RunSink, memory: PeakMemory, seconds: float) -> dict[str, object]:
+    last = sink.last
+    return {
+        "seconds": seconds,
+        "peak_rss_bytes": memory.host_bytes(),
+        "peak_gpu_bytes": memory.gpu_bytes(),
+        "amount": last.done if last else None,
+        "unit": last.unit if last else None,
+        "rate": (last.rate or last.done / max(seconds, 1e-3)) if last else None,
+    }
 
 
 def _work(run: Run, step: MapStep, task: Task, sink: RunSink, stop: Event) -> None:
@@ -123,7 +120,7 @@ def mendable(error: Exception, where: str) -> Exception:
     if isinstance(error, UserError):
         return error
     text = str(error)
-    if "No space left" in text or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if is_full_disk(error):
         return DoesNotFitError(
             f"The disk is full: {where} could not be written ({text}). Free some space and run "
             "the same command again; it goes on where it stopped."

@@ -1,5 +1,6 @@
 """A run goes on where it stopped, however it stopped, and ends with the same bytes."""
 
+import errno
 import os
 import random
 import signal
@@ -9,18 +10,19 @@ from pathlib import Path
 import pytest
 from toy_runs import result_bytes, run_toy, wait_for
 
-from fluoroscope.core.errors import DamagedError, RunError, RunLockedError
+from fluoroscope.core.errors import DamagedError, DoesNotFitError, RunError, RunLockedError
 from fluoroscope.runs.events import read_events, read_metrics
 from fluoroscope.runs.how import How
 from fluoroscope.runs.lock import main_lock, worker_lock, working_process
+from fluoroscope.runs.record import read_record
 from fluoroscope.runs.run import DONE
 
 SLOW = ("run", "toy", "--name", "toy", "pause_s=0.03", "--checkpoint-s", "0.01")
 
 
-@pytest.mark.parametrize("executor", ["local", "processes"])
-def test_kill_9_at_random_moments_changes_no_byte(
-    tmp_path: Path, start, undisturbed, executor: str
+@pytest.mark.parametrize(("executor", "other"), [("local", "processes"), ("processes", "local")])
+def test_kill_9_at_random_moments_and_another_executor_change_no_byte(
+    tmp_path: Path, start, undisturbed, executor: str, other: str
 ) -> None:
     folder = tmp_path / "toy"
     for seed in range(2):
@@ -31,7 +33,9 @@ def test_kill_9_at_random_moments_changes_no_byte(
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     # The orphans of the one just killed may still be at work.
-    assert result_bytes(run_toy(tmp_path).folder) == undisturbed
+    run = run_toy(tmp_path, how=How(executor=other, workers=2))
+    assert result_bytes(run.folder) == undisturbed
+    assert read_record(run.folder).how.executor == other
 
 
 def test_ctrl_c_saves_the_loop_and_says_how_to_go_on(tmp_path: Path, start, undisturbed) -> None:
@@ -105,6 +109,24 @@ def test_a_run_with_failed_shards_is_counted_and_not_put_together(
     assert len(list((folder / "numbers" / "shards").iterdir())) == 3
     assert not (folder / "numbers" / "all.safetensors").exists()
     assert not (folder / "numbers" / DONE).exists()
+    assert result_bytes(run_toy(tmp_path).folder) == undisturbed
+
+
+def test_a_full_disk_is_named_and_nothing_finished_is_lost(
+    tmp_path: Path, undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("toy_study.Numbers.merge", full)
+        with pytest.raises(DoesNotFitError, match="The disk is full"):
+            run_toy(tmp_path)
+    assert len(list((tmp_path / "toy" / "numbers" / "shards").iterdir())) == 4
+    with monkeypatch.context() as patched:
+        patched.setattr("toy_study.Walk.finish", full)
+        with pytest.raises(DoesNotFitError, match=r"The disk is full: shard left of step walks"):
+            run_toy(tmp_path)
     assert result_bytes(run_toy(tmp_path).folder) == undisturbed
 
 
