@@ -71,7 +71,8 @@ class RayExecutor(Executor):
 
     def _initialize(self, ray: Any) -> None:  # Any: the module.
         cpus = len(self.worker_devices()) * self.run.threads
-        local = {"num_cpus": cpus, "include_dashboard": False}
+        # "local" starts a cluster even where another one runs on this machine.
+        local = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         where = {"address": self.how.ray_address} if self.how.ray_address else local
         try:
             ray.init(
