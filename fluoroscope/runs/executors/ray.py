@@ -83,7 +83,10 @@ class RayExecutor(Executor):
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             at = self.how.ray_address or "this machine"
-            raise RunError(f"There is no Ray cluster to work with at {at}: {error}") from None
+            raise RunError(
+                f"There is no Ray cluster to work with at {at}: {error}. Is it up (`ray status`)? "
+                "One that asks for a token needs RAY_AUTH_MODE=token here too."
+            ) from None
 
     def _cluster_devices(self, ray: Any) -> list[str]:  # Any: the module.
         if self.how.ray_address is None:
