@@ -1,7 +1,7 @@
 """What a study will cost before it starts, and whether it fits.
 
-Time is the roofline of each step: the slower of its arithmetic and its memory traffic, divided
-among as many devices as its shards allow. It is an estimate; memory and disk are upper bounds.
+Time is the roofline of each step (the slower of its arithmetic and its memory traffic) and a
+fixed overhead, divided among as many devices as its shards allow. It is an estimate; memory and disk are upper bounds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,8 +60,9 @@ def plan(steps: Sequence[MapStep], devices: Sequence[Device], workers: int = 1) 
 
 
 def step_seconds(cost: Cost, device: Device, workers: int = 1) -> float:
-    """The roofline time of a step's whole cost."""
+    """The roofline time of a step's whole cost, and its fixed overhead."""
     work = max(cost.flops / device.flops(cost.dtype), cost.bytes_moved / device.bytes_per_s)
+    work += cost.overhead_s
     return work / _at_once(cost, device, workers)
 
 

@@ -40,6 +40,10 @@ class Cost:
     bytes_moved: float = 0.0
     """Memory traffic of all shards together, for steps that arithmetic does not bound."""
 
+    overhead_s: float = 0.0
+    """Seconds that neither explains, all shards together: the fixed price of many small
+    operations, such as the steps of a training or the layers of a forward pass."""
+
     memory_bytes: float = 0.0
     """Peak memory of one shard, beside that of a bare process."""
 

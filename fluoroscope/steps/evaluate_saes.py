@@ -32,7 +32,7 @@ from fluoroscope.sae.evaluation import Window, evaluate_reconstruction, evaluate
 from fluoroscope.sae.formats.native import load_sae
 from fluoroscope.steps.evaluation_config import EvaluationConfig
 from fluoroscope.steps.extract import TOKENS
-from fluoroscope.steps.models import ModelConfig, load_model
+from fluoroscope.steps.models import ModelConfig, load_model, pass_overhead_s
 from fluoroscope.steps.train_saes import SAES_STEP, SAEPlan, sae_folder
 
 QUALITY = "quality"
@@ -79,6 +79,7 @@ class EvaluateSAEsStep(MapStep):
         return Cost(
             flops=float(passes * per_pass) + encoding,
             bytes_moved=float(self.shape.weight_bytes(self.model.dtype)) * passes * n_tokens / tile,
+            overhead_s=pass_overhead_s(self.shape.n_layers, passes * n_tokens / tile),
             memory_bytes=self.shape.weight_bytes(self.model.dtype)
             + 8.0 * widest * self.model.d_model
             + 4.0 * tile * (2 * widest + 4 * self.shape.vocab_size),

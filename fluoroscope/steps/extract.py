@@ -20,7 +20,7 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
-from fluoroscope.steps.models import ModelConfig, load_model
+from fluoroscope.steps.models import ModelConfig, load_model, pass_overhead_s
 
 TOKENS, ACTIVATIONS = "tokens", "activations"
 
@@ -39,7 +39,8 @@ class TokeniseStep(MapStep):
     def cost(self) -> Cost:
         # A token is held as its id, document, position (4 bytes each) and a start flag.
         return Cost(
-            bytes_moved=100.0 * self.n_tokens,
+            # A fast tokenizer makes about a million tokens a second.
+            overhead_s=1e-6 * self.n_tokens,
             memory_bytes=0.3e9,
             disk_bytes=13.0 * self.n_tokens / (1 - self.corpus.held_out),
             note="at most n_tokens are read",
@@ -93,6 +94,7 @@ class ExtractStep(MapStep):
         return Cost(
             flops=float(self.shape.forward_flops_per_token(self.context)) * rows,
             bytes_moved=float(self.shape.weight_bytes(self.model.dtype)) * rows / tile,
+            overhead_s=pass_overhead_s(self.shape.n_layers, rows / tile),
             memory_bytes=self.shape.weight_bytes(self.model.dtype)
             + 4.0 * tile * (2 * width + 10 * self.model.d_model),
             disk_bytes=float(

@@ -173,16 +173,14 @@ def _add_training(report: Report, run: Run, judged: list[_Judged]) -> None:
     curves = {}
     for sae in judged:
         curves.setdefault(sae.group, training_record(run, sae.group)["curves"])
-    for name, label in (("fvu", "fvu"), ("l0", "l0"), ("dead_fraction", "dead fraction")):
+    for name, axis in _training_axes(judged).items():
         lines = [
             Line(sae.plan.key, curve["step"], curve[name])
             for sae in judged
             for curve in [curves[sae.group][sae.plan.key]]
         ]
-        axis = Axis(label, log=name == "fvu")
-        report.figure(
-            f"training_{name}", Chart.single(*lines, x="step", y=axis), f"Validation {label}."
-        )
+        chart = Chart.single(*lines, x="step", y=axis)
+        report.figure(f"training_{name}", chart, f"Validation {axis.label}.")
     rows = [
         {"key": sae.plan.key, "step": int(step), **{n: curve[n][i] for n in curve if n != "step"}}
         for sae in judged
@@ -190,6 +188,16 @@ def _add_training(report: Report, run: Run, judged: list[_Judged]) -> None:
         for i, step in enumerate(curve["step"])
     ]
     report.table("training_curves", pl.DataFrame(rows), "The same as numbers.")
+
+
+def _training_axes(judged: list[_Judged]) -> dict[str, Axis]:
+    # From zero, so that rounding in an l0 that is held constant does not look like a change.
+    most = max(sae.numbers["l0"][0] for sae in judged)
+    return {
+        "fvu": Axis("fvu", log=True),
+        "l0": Axis("l0", limits=(0.0, 1.5 * max(most, 1.0))),
+        "dead_fraction": Axis("dead fraction", limits=(0.0, 1.0)),
+    }
 
 
 def _add_densities(report: Report, judged: list[_Judged]) -> None:
