@@ -37,6 +37,9 @@ app = typer.Typer(
 
 _OPEN = {"ignore_unknown_options": False, "help_option_names": []}
 
+MAX_ROWS = 100
+"""Rows of a table that are shown in a terminal."""
+
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="key=value...", help="Settings of the study.")
 ]
@@ -184,7 +187,7 @@ def show(run_name: RunName) -> None:
         _print_frame(polars.DataFrame(rows, schema=schema, orient="row"))
     for name in about["tables"]:
         table = polars.read_csv(folder / "tables" / name, infer_schema_length=None)
-        _print_frame(table.head(30), f"tables/{name}")
+        _print_frame(table, f"tables/{name}")
 
 
 @app.command()
@@ -251,17 +254,19 @@ def query(
     if csv:
         typer.echo(frame.write_csv(), nl=False)
         return
-    _print_frame(frame.head(200))
-    if frame.height > 200:
-        typer.echo(f"The first 200 of {frame.height:,} rows; --csv prints them all.")
+    _print_frame(frame, more="--csv prints them all")
 
 
-def _print_frame(frame: "DataFrame", title: str | None = None) -> None:
+def _print_frame(
+    frame: "DataFrame", title: str | None = None, more: str = "the file has them all"
+) -> None:
     from fluoroscope.runs.tables import frame_table
 
     # A pipe has no width, and must not cut what a program reads.
     console = Console(width=None if sys.stdout.isatty() else 250)
-    console.print(frame_table(frame, title))
+    console.print(frame_table(frame.head(MAX_ROWS), title))
+    if frame.height > MAX_ROWS:
+        typer.echo(f"The first {MAX_ROWS} of {frame.height:,} rows; {more}.")
 
 
 def _execute(study: str, spec: Config, name: str, how: How) -> None:

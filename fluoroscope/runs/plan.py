@@ -1,7 +1,8 @@
 """What a study will cost before it starts, and whether it fits.
 
 Time is the roofline of each step (the slower of its arithmetic and its memory traffic) and a
-fixed overhead, divided among as many devices as its shards allow. It is an estimate; memory and disk are upper bounds.
+fixed overhead, divided among as many devices as its shards allow. It is an estimate; memory and
+disk are upper bounds.
 """
 
 from collections.abc import Mapping, Sequence

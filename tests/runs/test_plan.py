@@ -36,6 +36,11 @@ def test_time_is_the_slower_of_arithmetic_and_traffic() -> None:
     assert step_seconds(Cost(flops=500, bytes_moved=500), SLIDE_RULE) == 50.0
 
 
+def test_overhead_comes_on_top_and_is_shared_too() -> None:
+    two = Device(**{**vars(SLIDE_RULE), "count": 2})
+    assert step_seconds(Cost(flops=500, overhead_s=4, parallel=2), two) == 7.0
+
+
 def test_shards_share_the_devices_as_far_as_there_are_both() -> None:
     four = Device(**{**vars(SLIDE_RULE), "count": 4})
     assert step_seconds(Cost(flops=600, parallel=3), four) == 4.0
@@ -44,7 +49,9 @@ def test_shards_share_the_devices_as_far_as_there_are_both() -> None:
 
 
 def test_a_plan_has_a_row_for_each_step_and_their_total() -> None:
-    steps = [Priced("a", Cost(500, 0, 5e8, 7)), Priced("b", Cost(500, 500, 9e8, 3))]
+    a = Cost(flops=500, memory_bytes=5e8, disk_bytes=7)
+    b = Cost(flops=500, bytes_moved=500, memory_bytes=9e8, disk_bytes=3)
+    steps = [Priced("a", a), Priced("b", b)]
     frame = plan(steps, [SLIDE_RULE])
     assert frame["step"].to_list() == ["a", "b", "total"]
     assert frame["time_s"].to_list() == [10.0, 50.0, 60.0]
