@@ -3,8 +3,8 @@
     python scripts/demo_model.py FOLDER
 
 leaves a Hugging Face folder with the stories it has read beside it (`stories.txt`, one a line),
-and does nothing where they are already. Seeds and steps are fixed: the same machine makes the same
-weights.
+and does nothing where they are already. Seeds, steps and threads are fixed: the same kind of
+machine makes the same weights.
 """
 
 import argparse
@@ -119,6 +119,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     logging.disable_progress_bar()
+    # One thread sums in one order, however many processors there are; so small a network gains
+    # little from more.
+    torch.set_num_threads(1)
     if not folder.exists():
         make_demo_model(folder)
     print(f"The model is in {folder}")
