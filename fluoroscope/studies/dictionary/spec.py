@@ -4,9 +4,10 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from fluoroscope.activations.extract_config import ExtractConfig, StoreDtype
+from fluoroscope.activations.extract_config import ExtractConfig
 from fluoroscope.core.config import Config
 from fluoroscope.data.corpus_config import CorpusConfig
+from fluoroscope.models.model_spec import ModelSpec
 from fluoroscope.sae.training_config import TrainingConfig
 from fluoroscope.steps.evaluation_config import EvaluationConfig
 
@@ -39,8 +40,8 @@ class SAESpec(Config):
 class DictionarySpec(Config):
     """`fluoro run dictionary`: extract activations, train SAEs of every layer, judge them."""
 
-    model: str
-    """A folder with a Hugging Face model, or a hub id."""
+    model: ModelSpec
+    """The model to read; `model=gpt2` is short for `model.source=gpt2`."""
 
     corpus: CorpusConfig
     """The text to read; `corpus=FILE` is short for `corpus.source=FILE`."""
@@ -66,12 +67,6 @@ class DictionarySpec(Config):
     hook_points_per_loop: PositiveInt | None = None
     """Hook points trained in one loop. By default one with a store, so that workers share the
     loops, and all of them with a stream, so that one forward pass feeds all."""
-
-    model_dtype: StoreDtype = "float32"
-    """Precision of the model's forward pass."""
-
-    revision: str | None = None
-    """Revision of a hub model."""
 
     seed: NonNegativeInt = 0
     """Seed of the order of the activations and of the intervals' resampling."""

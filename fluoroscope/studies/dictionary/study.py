@@ -28,7 +28,7 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
     spec = DictionarySpec
 
     def resolve(self, spec: DictionarySpec) -> DictionaryConfig:
-        shape = ModelShape.of(spec.model, spec.revision)
+        shape = ModelShape.of(spec.model.source, spec.model.revision)
         points = parse_hook_points(spec.hook_points, shape.n_layers)
         plans = [plan for point in points for plan in sae_plans(spec.sae, point, shape.d_model)]
         from_store = spec.activations == "store"
@@ -36,9 +36,9 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
         size = spec.hook_points_per_loop or (1 if from_store else len(points))
         return DictionaryConfig(
             model=ModelConfig(
-                name=spec.model,
-                revision=spec.revision,
-                dtype=spec.model_dtype,
+                name=spec.model.source,
+                revision=spec.model.revision,
+                dtype=spec.model.dtype,
                 d_model=shape.d_model,
                 n_layers=shape.n_layers,
             ),
@@ -99,6 +99,9 @@ def sae_plans(spec: SAESpec, point: HookPoint, d_model: int) -> list[SAEPlan]:
     width = spec.d_sae if spec.d_sae is not None else spec.expansion * d_model
     axes: dict[str, list[Any]] = {"d_sae": swept(width), "seed": swept(spec.seed)}
     axes |= {name: swept(value) for name, value in own.items()}
+    empty = [name for name, values in axes.items() if not values]
+    if empty:
+        raise ConfigError(f"sae.{empty[0]}=[] names no value, so there is no SAE to train.")
     varied = [name for name, values in axes.items() if len(values) > 1]
     kind = SAES.load(spec.architecture)
     plans = []
@@ -138,7 +141,7 @@ def _check(spec: DictionarySpec, shape: ModelShape, from_store: bool) -> None:
     if spec.corpus.context > shape.context_length:
         raise ConfigError(
             f"corpus.context={spec.corpus.context} is longer than the {shape.context_length} "
-            f"positions that {spec.model} reads."
+            f"positions that {spec.model.source} reads."
         )
     if spec.n_tokens < spec.training.batch_size:
         raise ConfigError(
