@@ -153,13 +153,23 @@ class Outcome:
 
 def command_line(measure: Callable[[int], Outcome], rounds: int) -> None:
     """`--rounds N --json FILE --markdown FILE` around `measure(rounds)`."""
-    parser = argparse.ArgumentParser()
+    parser = output_parser()
     parser.add_argument("--rounds", type=int, default=rounds, help="rounds that are counted")
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     pin_one_thread()
-    outcome = measure(arguments.rounds)
+    publish(measure(arguments.rounds), arguments)
+
+
+def output_parser() -> argparse.ArgumentParser:
+    """`--json` and `--markdown`, for a benchmark that adds options of its own."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    return parser
+
+
+def publish(outcome: Outcome, arguments: argparse.Namespace) -> None:
+    """Shows the result, and writes it where `output_parser`'s options say."""
     show(outcome)
     if arguments.json is not None:
         write_json(arguments.json, outcome)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from sae_lens import (
     SAE,
     BatchTopKTrainingSAE,
@@ -25,6 +24,7 @@ from sae_lens import (
 )
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
+from safetensors.torch import load_file
 from torch import Tensor
 
 KINDS = {
