@@ -62,8 +62,8 @@ def plan(steps: Sequence[MapStep], devices: Sequence[Device], workers: int = 1) 
 
 def step_seconds(cost: Cost, device: Device, workers: int = 1) -> float:
     """The roofline time of a step's whole cost, and its fixed overhead."""
-    work = max(cost.flops / device.flops(cost.dtype), cost.bytes_moved / device.bytes_per_s)
-    work += cost.overhead_s
+    arithmetic = cost.flops / device.flops("float32") + cost.half_flops / device.flops("bfloat16")
+    work = max(arithmetic, cost.bytes_moved / device.bytes_per_s) + cost.overhead_s
     return work / _at_once(cost, device, workers)
 
 
@@ -85,7 +85,7 @@ def _row(name: str, cost: Cost, device: Device, workers: int) -> dict[str, objec
         "headroom_bytes": free - memory,
         "status": status(memory, free),
         "disk_bytes": cost.disk_bytes,
-        "flops": cost.flops,
+        "flops": cost.flops + cost.half_flops,
         "note": cost.note,
     }
 

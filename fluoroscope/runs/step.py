@@ -35,7 +35,10 @@ class Cost:
     """An upper bound of what a whole step will use, known before it starts."""
 
     flops: float = 0.0
-    """Arithmetic of all shards together."""
+    """Arithmetic of all shards together in 32-bit precision or better."""
+
+    half_flops: float = 0.0
+    """Arithmetic in 16-bit precision, which a GPU does several times as fast."""
 
     bytes_moved: float = 0.0
     """Memory traffic of all shards together, for steps that arithmetic does not bound."""
@@ -52,9 +55,6 @@ class Cost:
 
     parallel: int = 1
     """How many shards can be worked on at once."""
-
-    dtype: str = "float32"
-    """Precision of the arithmetic, which decides how fast a GPU does it."""
 
     note: str = ""
     """What the number rests on, in a few words."""

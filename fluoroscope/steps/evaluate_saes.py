@@ -6,6 +6,7 @@ quality/shards/<hook point>/cards.json              identity cards of prominent 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ from fluoroscope.sae.evaluation import Window, evaluate_reconstruction, evaluate
 from fluoroscope.sae.formats.native import load_sae
 from fluoroscope.steps.evaluation_config import EvaluationConfig
 from fluoroscope.steps.extract import TOKENS
-from fluoroscope.steps.models import ModelConfig, load_model, pass_overhead_s
+from fluoroscope.steps.models import ModelConfig, forward_cost, load_model
 from fluoroscope.steps.train_saes import SAES_STEP, SAEPlan, sae_folder
 
 QUALITY = "quality"
@@ -73,16 +74,14 @@ class EvaluateSAEsStep(MapStep):
         n_tokens = self.evaluation.n_tokens
         # Means, rows and examples need a pass each, cross-entropies four of each SAE.
         passes = 3 * len(self._plans) + 4 * n_saes
-        per_pass = self.shape.forward_flops_per_token(self.context) * n_tokens
-        encoding = 3.0 * n_saes * 2 * widest * self.model.d_model * n_tokens
+        forward = forward_cost(
+            self.model, self.shape, self.context, self.extract.tile_windows, passes * n_tokens
+        )
         tile = self.extract.tile_windows * self.context
-        return Cost(
-            flops=float(passes * per_pass) + encoding,
-            bytes_moved=float(self.shape.weight_bytes(self.model.dtype)) * passes * n_tokens / tile,
-            overhead_s=pass_overhead_s(self.shape.n_layers, passes * n_tokens / tile),
-            memory_bytes=self.shape.weight_bytes(self.model.dtype)
-            + 8.0 * widest * self.model.d_model
-            + 4.0 * tile * (2 * widest + 4 * self.shape.vocab_size),
+        return replace(
+            forward,
+            flops=forward.flops + 3.0 * n_saes * 2 * widest * self.model.d_model * n_tokens,
+            memory_bytes=forward.memory_bytes + 8.0 * widest * (self.model.d_model + tile),
             disk_bytes=16.0 * n_saes * widest,
             parallel=len(self._plans),
             note="forward passes over the test split",

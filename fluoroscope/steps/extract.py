@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fluoroscope.activations.extract_config import ExtractConfig
@@ -20,7 +21,7 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
-from fluoroscope.steps.models import ModelConfig, load_model, pass_overhead_s
+from fluoroscope.steps.models import ModelConfig, forward_cost, load_model
 
 TOKENS, ACTIVATIONS = "tokens", "activations"
 
@@ -88,19 +89,18 @@ class ExtractStep(MapStep):
 
     def cost(self) -> Cost:
         rows = sum(self.n_tokens.values())
-        shard_rows = WINDOWS_PER_SHARD * self.context
         width = len(self.points) * self.model.d_model
-        tile = self.extract.tile_windows * self.context
-        return Cost(
-            flops=float(self.shape.forward_flops_per_token(self.context)) * rows,
-            bytes_moved=float(self.shape.weight_bytes(self.model.dtype)) * rows / tile,
-            overhead_s=pass_overhead_s(self.shape.n_layers, rows / tile),
-            memory_bytes=self.shape.weight_bytes(self.model.dtype)
-            + 4.0 * tile * (2 * width + 10 * self.model.d_model),
+        forward = forward_cost(
+            self.model, self.shape, self.context, self.extract.tile_windows, rows
+        )
+        kept = 4.0 * self.extract.tile_windows * self.context * 2 * width
+        return replace(
+            forward,
+            memory_bytes=forward.memory_bytes + kept,
             disk_bytes=float(
                 estimate_bytes(rows, len(self.points), self.model.d_model, self.extract.dtype)
             ),
-            parallel=max(1, math.ceil(rows / shard_rows)),
+            parallel=max(1, math.ceil(rows / (WINDOWS_PER_SHARD * self.context))),
             note="activations of one pass; further epochs are read from disk",
         )
 

@@ -5,7 +5,9 @@ from pydantic import PositiveInt
 from fluoroscope.activations.extract_config import StoreDtype
 from fluoroscope.core.config import Config
 from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.run import Run
+from fluoroscope.runs.step import Cost
 
 
 class ModelConfig(Config):
@@ -18,9 +20,23 @@ class ModelConfig(Config):
     n_layers: PositiveInt
 
 
-def pass_overhead_s(n_layers: int, n_tiles: float) -> float:
-    """What forward passes cost beside arithmetic and memory: about 1 ms a block and tile."""
-    return 1e-3 * (n_layers + 1) * n_tiles
+def forward_cost(
+    model: ModelConfig, shape: ModelShape, context: int, tile_windows: int, n_tokens: float
+) -> Cost:
+    """Forward passes over `n_tokens` in tiles; the memory is that of the weights and the logits
+    of a tile. Beside arithmetic and memory, about 1 ms a block and tile.
+    """
+    flops = shape.forward_flops_per_token(context) * n_tokens
+    is_half = model.dtype != "float32"
+    tile = tile_windows * context
+    weights = float(shape.weight_bytes(model.dtype))
+    return Cost(
+        flops=0.0 if is_half else flops,
+        half_flops=flops if is_half else 0.0,
+        bytes_moved=weights * n_tokens / tile,
+        overhead_s=1e-3 * (shape.n_layers + 1) * n_tokens / tile,
+        memory_bytes=weights + 4.0 * tile * (4 * shape.vocab_size + 20 * shape.d_model),
+    )
 
 
 def load_model(run: Run, config: ModelConfig, device: str) -> LanguageModel:

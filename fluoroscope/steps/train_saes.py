@@ -6,6 +6,7 @@ saes/shards/<group>/training.json                  what the training ended with
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from fluoroscope.activations.sources import ActivationSource, ModelSource, Store
 from fluoroscope.activations.store import ActivationStore
 from fluoroscope.activations.stream import ActivationStream, rows_in_order
 from fluoroscope.core.config import Config, build
+from fluoroscope.core.errors import MismatchError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.core.tensors import State
 from fluoroscope.data.corpus_config import Split
 from fluoroscope.data.token_store import TokenStore
 from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, LoopStep, Shard, ShardContext
 from fluoroscope.sae.architectures import SAES
@@ -30,7 +33,7 @@ from fluoroscope.sae.formats.native import save_sae
 from fluoroscope.sae.training import Rows, SAETrainer, SAEVariant
 from fluoroscope.sae.training_config import TrainingConfig
 from fluoroscope.steps.extract import ACTIVATIONS, TOKENS
-from fluoroscope.steps.models import ModelConfig, load_model
+from fluoroscope.steps.models import ModelConfig, forward_cost, load_model
 
 SAES_STEP = "saes"
 TRAINING_RECORD = "training.json"
@@ -64,43 +67,55 @@ class TrainSAEsStep(LoopStep):
     def __init__(
         self,
         model: ModelConfig,
+        shape: ModelShape,
         groups: Mapping[str, Sequence[SAEPlan]],
         training: TrainingConfig,
         extract: ExtractConfig,
+        context: int,
         n_tokens: int,
         seed: int,
         from_store: bool,
     ) -> None:
+        self.shape, self.context = shape, context
         self.model, self.groups, self.training, self.extract = model, groups, training, extract
         self.n_tokens, self.seed, self.from_store = n_tokens, seed, from_store
         self.inputs = (TOKENS, ACTIVATIONS) if from_store else (TOKENS,)
 
     def cost(self) -> Cost:
+        d_model, n_tokens = self.model.d_model, self.n_tokens
         sizes = [
             (len(plans), max(p.settings["d_sae"] for p in plans)) for plans in self.groups.values()
         ]
-        d_model = self.model.d_model
-        parameters = max(n * 2 * d_sae * d_model for n, d_sae in sizes)
+        n_saes = sum(n for n, _ in sizes)
+        weights = [n * 2 * d_sae * d_model for n, d_sae in sizes]
         points = max(len({p.hook_point for p in plans}) for plans in self.groups.values())
-        rows = min(self.training.buffer_rows, self.n_tokens) + 2 * _sample_rows(d_model)
-        # The encoder's product forward; decoding and every gradient are sparse (a quarter more).
-        flops = sum(n * d_sae for n, d_sae in sizes) * d_model * 2 * 1.25 * self.n_tokens
+        rows = min(self.training.buffer_rows, n_tokens) + 2 * _sample_rows(d_model)
         batch = self.training.batch_size * max(d_sae for _, d_sae in sizes)
-        return Cost(
-            flops=float(flops),
+        forward = self._forward_cost()
+        return replace(
+            forward,
+            # The encoder's product; decoding and every gradient are sparse (a quarter more).
+            flops=forward.flops + 1.25 * sum(weights) * n_tokens,
             # Adam reads and writes weights, gradients and two moments once a step.
-            bytes_moved=28.0
-            * sum(n * 2 * d_sae * d_model for n, d_sae in sizes)
-            * self.n_tokens
-            / self.training.batch_size,
-            overhead_s=_STEP_OVERHEAD_S * self._n_iterations * sum(n for n, _ in sizes),
+            bytes_moved=forward.bytes_moved + 28.0 * sum(weights) * self._n_iterations,
+            overhead_s=forward.overhead_s + _STEP_OVERHEAD_S * self._n_iterations * n_saes,
             # Weights, gradient, two moments, the best weights, and a batch of pre-activations.
-            memory_bytes=4.0 * (5 * parameters + points * rows * d_model + 3 * batch),
+            memory_bytes=forward.memory_bytes
+            + 4.0 * (5 * max(weights) + points * rows * d_model + 3 * batch),
             # Best and last weights, and a checkpoint of weights, moments and best while it runs.
-            disk_bytes=4.0 * 6 * sum(n * 2 * d_sae * d_model for n, d_sae in sizes),
+            disk_bytes=4.0 * 6 * sum(weights),
             parallel=len(self.groups),
-            note="encoder product and sparse gradients",
+            note="encoder product and sparse gradients"
+            if self.from_store
+            else "with the model's forward passes, once for each loop",
         )
+
+    def _forward_cost(self) -> Cost:
+        if self.from_store:
+            return Cost()
+        n_tokens = self.n_tokens * len(self.groups)
+        tile_windows = self.extract.tile_windows
+        return forward_cost(self.model, self.shape, self.context, tile_windows, n_tokens)
 
     def shards(self, run: Run) -> Sequence[Shard]:
         return [Shard(key) for key in self.groups]
@@ -169,10 +184,17 @@ class _TrainingLoop:
         self._trainer.advance(iteration, sink)
 
     def state(self) -> State:
-        return self._trainer.state()
+        return {"trainer": self._trainer.state(), "model": self._provenance["model"]}
 
     def load(self, state: State) -> None:
-        self._trainer.load(state)
+        # A stream takes its rows from the model itself, whose folder may hold another by now.
+        if state["model"] != self._provenance["model"]:
+            raise MismatchError(
+                f"The training began on activations of the model {state['model']}, and would go on "
+                f"with those of {self._provenance['model']}. Restore that model, or start anew "
+                "under another --name."
+            )
+        self._trainer.load(state["trainer"])
 
     def finish(self, folder: Path, sink: Sink) -> None:
         results = dict(self._trainer.results())

@@ -32,7 +32,7 @@ class Priced(MapStep):
 
 def test_time_is_the_slower_of_arithmetic_and_traffic() -> None:
     assert step_seconds(Cost(flops=500), SLIDE_RULE) == 10.0
-    assert step_seconds(Cost(flops=500, dtype="bfloat16"), SLIDE_RULE) == 5.0
+    assert step_seconds(Cost(half_flops=500), SLIDE_RULE) == 5.0
     assert step_seconds(Cost(flops=500, bytes_moved=500), SLIDE_RULE) == 50.0
 
 

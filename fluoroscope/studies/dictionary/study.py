@@ -66,9 +66,11 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
         steps += [
             TrainSAEsStep(
                 model,
+                shape,
                 config.groups,
                 config.training,
                 config.extract,
+                context,
                 config.n_tokens,
                 config.seed,
                 config.from_store,
