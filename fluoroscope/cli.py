@@ -111,8 +111,9 @@ def run(
     name = name or _default_name(study, spec)
     if detach:
         from fluoroscope.runs.detach import start_detached
-        from fluoroscope.runs.record import runs_root
+        from fluoroscope.runs.record import check_name, runs_root
 
+        check_name(name, "Run")
         words = [word for word in sys.argv[1:] if word != "--detach"]
         command = [sys.executable, "-m", "fluoroscope", *words]
         typer.echo(start_detached(runs_root() / name, command))

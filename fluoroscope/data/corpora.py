@@ -166,7 +166,7 @@ def _check_filled(store: TokenStore) -> None:
         )
     if empty:
         raise CorpusError(
-            f"None of the corpus's {n_documents} documents fell to {' and '.join(empty)}. Give "
-            "more documents, cut them finer (split_documents_on), or set held_out (now "
-            f"{held_out}) higher, or to 0 to hold nothing back."
+            f"None of the {n_documents} documents that were read fell to {' and '.join(empty)}. "
+            "Read more (a larger n_tokens or corpus), cut them finer (split_documents_on), or set "
+            f"held_out (now {held_out}) higher, or to 0 to hold nothing back."
         )

@@ -1,13 +1,15 @@
 """All runs as one table; one run at a glance; two side by side; SQL over a run's files."""
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import polars
 
-from fluoroscope.core.errors import ConfigError, RunError
+from fluoroscope.core.errors import ConfigError, DamagedError, RunError
 from fluoroscope.core.registry import nearest
 from fluoroscope.runs.events import FILE as EVENTS
 from fluoroscope.runs.events import read_events
@@ -42,7 +44,13 @@ def list_runs(root: Path | None = None) -> polars.DataFrame:
     """A row for every run below `root`, the latest first."""
     rows: list[dict[str, object]] = []
     for file in (root or runs_root()).glob(f"*/{FILE}"):
-        folder, record = file.parent, read_record(file.parent)
+        folder = file.parent
+        try:
+            record = read_record(folder)
+        except DamagedError:
+            # One bad folder must not hide all other runs; `show` says what is wrong with it.
+            rows.append({"run": folder.name, "state": "damaged"})
+            continue
         done = sum((folder / step.name / DONE).exists() for step in record.steps)
         rows.append(
             {
@@ -54,14 +62,17 @@ def list_runs(root: Path | None = None) -> polars.DataFrame:
                 "seconds": worked_seconds(folder),
             }
         )
-    return polars.DataFrame(rows, schema=RUN_SCHEMA).sort("started", "run", descending=True)
+    return polars.DataFrame(rows, schema=RUN_SCHEMA).sort(
+        "started", "run", descending=True, nulls_last=True
+    )
 
 
 def latest_runs(root: Path | None = None) -> list[str]:
     """The runs that are worked on now; if none is, the one that was started last."""
     runs = list_runs(root)
     working = runs.filter(polars.col("state") == "working")["run"].to_list()
-    return working or runs["run"].head(1).to_list()
+    whole = runs.filter(polars.col("state") != "damaged")
+    return working or whole["run"].head(1).to_list()
 
 
 def run_state(folder: Path) -> str:
@@ -159,18 +170,30 @@ def _side_by_side(
 
 def query(folder: Path, sql: str) -> polars.DataFrame:
     """SQL over a run: `events`, and a view for each csv table and parquet file by its name."""
-    views = run_views(folder)
+    views, readable = run_views(folder), list[str]()
     with duckdb.connect() as connection:
         for name, source in views.items():
-            connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {source}')
+            # A file that is damaged, or empty as yet, must not stand in the way of the others.
+            with suppress(duckdb.Error):
+                connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {source}')
+                readable.append(name)
         try:
+            _check_reads_only(connection.extract_statements(sql), sql)
             return connection.sql(sql).pl()
-        except AttributeError:
-            raise ConfigError(f"The query gives no rows: {sql!r}. Use a SELECT.") from None
         except duckdb.Error as error:
+            unread = ", ".join(sorted(views.keys() - set(readable)))
+            tables = ", ".join(sorted(readable)) or "none"
             raise ConfigError(
-                f"{error}\nRun {folder.name} has the tables: {', '.join(sorted(views)) or 'none'}."
+                f"{error}\nRun {folder.name} has the tables: {tables}."
+                f"{f' These cannot be read: {unread}.' if unread else ''}"
             ) from None
+
+
+def _check_reads_only(statements: Sequence[duckdb.Statement], sql: str) -> None:
+    # COPY and ATTACH write files wherever they like, also over those of the run; EXPLAIN ANALYZE
+    # does what it explains.
+    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+        raise ConfigError(f"A query reads, by one SELECT; got {sql!r}.")
 
 
 def run_views(folder: Path) -> dict[str, str]:

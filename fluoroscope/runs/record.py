@@ -59,10 +59,9 @@ def write_record(folder: Path, record: RunRecord) -> None:
 def read_record(folder: Path) -> RunRecord:
     if not (folder / FILE).exists():
         raise RunError(f"{folder} is not a run: it has no {FILE}. `fluoro list` shows the runs.")
-    settings = read_json(folder / FILE)
     try:
-        return build(RunRecord, settings)
-    except (ConfigError, TypeError, ValueError) as error:
+        return build(RunRecord, read_json(folder / FILE))
+    except (DamagedError, ConfigError, TypeError, ValueError) as error:
         raise DamagedError(
             f"{folder / FILE} is not one that this version writes ({error}). Restore it, or start "
             "the run anew under another --name."

@@ -193,13 +193,14 @@ class _Learner:
 
     def validate(self, iteration: int) -> dict[str, float]:
         """Numbers on the validation rows; remembers the weights if they are the best."""
-        progress = (iteration + 1) / self._n_iterations
         n_rows = len(self._validation)
         loss = fvu = l0 = 0.0
         with torch.no_grad():
             centred = (self._validation - self._validation.mean(dim=0)).square().sum()
             for x in self._validation.split(self._config.batch_size):
-                step = self._sae.training_step(x, progress)
+                # The loss of the end of training: while a penalty warms up, early weights that
+                # are not sparse yet would pass for the best.
+                step = self._sae.training_step(x, 1.0)
                 loss += float(step.loss) * len(x) / n_rows
                 fvu += float((step.reconstruction - x).square().sum() / centred)
                 l0 += float(step.active.sum()) / n_rows

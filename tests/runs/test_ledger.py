@@ -103,6 +103,47 @@ def test_sql_that_cannot_be_answered_names_the_tables(root: Path, sql: str) -> N
         query(root / "two", sql)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "copy (select 1) to 'FILE'",
+        "explain analyze copy (select 1) to 'FILE'",
+        "select 1; copy (select 1) to 'FILE'",
+        "create table x as select 1",
+        "attach 'FILE'",
+        "",
+    ],
+)
+def test_sql_only_reads(root: Path, tmp_path: Path, sql: str) -> None:
+    file = tmp_path / "written"
+    with pytest.raises(ConfigError, match="by one SELECT"):
+        query(root / "one", sql.replace("FILE", str(file)))
+    assert not file.exists()
+
+
+def test_sql_passes_over_a_file_that_cannot_be_read(root: Path) -> None:
+    bad = root / "two" / "numbers" / "bad.parquet"
+    bad.write_bytes(b"not parquet")
+    assert query(root / "two", "select 1 as one").item() == 1
+    with pytest.raises(ConfigError, match="cannot be read: bad"):
+        query(root / "two", "select * from bad")
+    bad.unlink()
+
+
+def test_a_damaged_run_hides_no_other(root: Path) -> None:
+    folder = root / "torn"
+    folder.mkdir()
+    (folder / "run.json").write_text("{")
+    runs = list_runs(root)
+    assert runs.filter(polars.col("run") == "torn")["state"].to_list() == ["damaged"]
+    assert runs.height > 1
+    assert "torn" not in latest_runs(root)
+    with pytest.raises(DamagedError, match="another --name"):
+        show(folder)
+    (folder / "run.json").unlink()
+    folder.rmdir()
+
+
 def test_status_says_how_far_and_why_it_stopped(root: Path) -> None:
     text = _status(root / "broken")
     assert "broken: failed" in text

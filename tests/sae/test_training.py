@@ -147,6 +147,14 @@ def test_the_best_weights_are_those_with_the_lowest_validation_loss():
     assert result.best_loss == curve["loss"][lowest]
 
 
+@pytest.mark.parametrize("name", ["relu", "jumprelu"])
+def test_weights_from_before_the_penalty_warmed_up_are_not_the_best(name):
+    learner = trainer([name])._learners[f"{POINT}-{name}"]
+    # The same weights are as good, or bad, at whatever moment they are looked at.
+    assert learner.validate(0)["loss"] == learner.validate(29)["loss"]
+    assert learner.validate(0)["loss"] > learner.validate(0)["fvu"]
+
+
 def test_b_dec_starts_at_the_geometric_median():
     points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [100.0, 100.0]])
     median = geometric_median(points)

@@ -8,12 +8,21 @@ import polars as pl
 import pytest
 
 from fluoroscope.core.config import build, parse_overrides
-from fluoroscope.core.errors import ConfigError, CorpusError, DamagedError, ModelError, RunError
+from fluoroscope.core.errors import (
+    ConfigError,
+    CorpusError,
+    DamagedError,
+    MismatchError,
+    ModelError,
+    RunError,
+)
+from fluoroscope.core.sink import SILENT
 from fluoroscope.core.storage import sha256_folder
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.tiny import tiny_model
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
+from fluoroscope.runs.step import ShardContext
 from fluoroscope.sae.formats.native import load_sae, sidecar_of
 from fluoroscope.steps.train_saes import sae_folder
 from fluoroscope.studies.dictionary.spec import DictionarySpec, SAESpec
@@ -215,3 +224,25 @@ def test_one_sae_a_hook_point_is_called_by_the_hook_point():
     [plan] = sae_plans(SAESpec(), HookPoint("3.attn_out"), d_model=8)
     assert plan.key == "3.attn_out"
     assert json.loads(plan.model_dump_json())["settings"]["d_sae"] == 16 * 8
+
+
+def test_a_stream_does_not_go_on_with_other_weights(material, tmp_path):
+    shutil.copytree(material / "llama", tmp_path / "llama")
+    settings = (f"model={tmp_path / 'llama'}", "activations=stream")
+    loops = []
+    for seed in (0, 1):
+        tiny_model("llama", seed).network.save_pretrained(tmp_path / "llama")
+        config = DictionaryStudy().resolve(spec_of(material, *settings))
+        run = run_study(material, tmp_path / str(seed), *settings)
+        steps = {step.name: step for step in DictionaryStudy().steps(config)}
+        [shard] = steps["saes"].shards(run)
+        context = ShardContext(tmp_path, SILENT, "cpu")
+        loops.append(steps["saes"].loop(run, shard, context))
+    loops[0].load(loops[0].state())
+    with pytest.raises(MismatchError, match="activations of the model"):
+        loops[1].load(loops[0].state())
+
+
+def test_a_sweep_over_nothing_is_refused(material):
+    with pytest.raises(ConfigError, match=r"sae\.k=\[\] names no value"):
+        DictionaryStudy().resolve(spec_of(material, "sae.k=[]"))
