@@ -11,6 +11,7 @@ number of threads.
 Axes: n rows (tokens), s latents, d model width, nnz active entries.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +129,7 @@ class _Encode(Function):
         kept: list[SparseLatents],
     ) -> Tensor:
         centred = x - b_dec
-        latents = select(torch.addmm(b_enc, centred, W_enc_T.T))
+        latents = select(_pre_activations(centred, W_enc_T, b_enc))
         kept.append(latents)
         ctx.save_for_backward(centred, W_enc_T, latents.offsets, latents.indices)
         return latents.values
@@ -143,6 +144,29 @@ class _Encode(Function):
         grad_b_enc.index_add_(0, indices.long(), grad.values)
         # Every pre-activation holds -b_dec W_enc, so its gradient is a sum over latents only.
         return None, grad_W_enc_T, grad_b_enc, -(grad_b_enc @ W_enc_T), None, None
+
+
+class _Scratch(threading.local):
+    """Memory of each thread for pre-activations, which live only until they are selected."""
+
+    memory: Tensor | None = None
+
+
+_scratch = _Scratch()
+
+
+def _pre_activations(
+    centred: Float[Tensor, "n d"], W_enc_T: Float[Tensor, "s d"], b_enc: Float[Tensor, " s"]
+) -> Float[Tensor, "n s"]:
+    if centred.device.type != CPU:
+        return torch.addmm(b_enc, centred, W_enc_T.T)
+    # Fresh pages for the largest tensor of a step would cost a seventh of the product itself.
+    size = centred.shape[0] * W_enc_T.shape[0]
+    memory = _scratch.memory
+    if memory is None or memory.dtype != centred.dtype or not size <= len(memory) <= 2 * size:
+        _scratch.memory = memory = centred.new_empty(size)
+    out = memory[:size].view(centred.shape[0], W_enc_T.shape[0])
+    return torch.addmm(b_enc, centred, W_enc_T.T, out=out)
 
 
 class _Decode(Function):
