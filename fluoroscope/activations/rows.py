@@ -61,7 +61,8 @@ def _name_the_bad_row(
             hint = (
                 "float16 holds no number above 65504: use dtype=bfloat16 or float32."
                 if config.dtype == "float16"
-                else "Load the model in float32, or leave this document out of the corpus."
+                else "Load the model in float32 if it is not; if it is, its weights are broken, or "
+                "this document must be left out of the corpus."
             )
             raise NumericsError(
                 f"The activations at {point} hold {what} in document {int(documents[first])}. "

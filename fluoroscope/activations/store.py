@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fluoroscope.activations.extract_config import BYTES_PER_NUMBER, ExtractConfig, StoreDtype
 from fluoroscope.activations.row_file import TENSOR
-from fluoroscope.activations.store_writer import INDEX, CONTENTS
+from fluoroscope.activations.store_writer import CONTENTS, INDEX
 from fluoroscope.activations.store_writer import write_activation_shard as write_activation_shard
 from fluoroscope.core.config import build, settings_hash
 from fluoroscope.core.errors import DamagedError, DoesNotFitError, MismatchError, ModelError

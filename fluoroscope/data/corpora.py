@@ -141,6 +141,11 @@ def finish_token_store(
             {**part, "file": f"shards/{place.name}/{part['file']}"} for part in shard["parts"]
         ]
         n_documents += shard["n_documents"]
+        if shared and shard["shared"] != shared:
+            raise CorpusError(
+                f"The shards in {folder / 'shards'} were not made with the same tokenizer and "
+                "settings. Delete that folder and run again."
+            )
         shared = shard["shared"]
     write_json(folder / MANIFEST, {**shared, "n_documents": n_documents, "parts": parts})
     store = TokenStore(folder)
@@ -168,5 +173,5 @@ def _check_filled(store: TokenStore) -> None:
         raise CorpusError(
             f"None of the {n_documents} documents that were read fell to {' and '.join(empty)}. "
             "Read more (a larger n_tokens or corpus), cut them finer (split_documents_on), or set "
-            f"held_out (now {held_out}) higher, or to 0 to hold nothing back."
+            f"held_out (now {held_out}) higher."
         )

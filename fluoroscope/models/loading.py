@@ -44,10 +44,12 @@ def load_parts(
     folder, commit = find_model(name_or_folder, revision)
     family = find_family(_model_type(folder), name_or_folder)
     weights, words = weight_files(folder), tokenizer_files(folder)
+    # The same weights under another configuration (rotary base, norm epsilon) are another model.
+    config = find_config(str(folder))
     tokenizer = _load_tokenizer(folder)
     network = _load_network(folder, family, _DTYPES[dtype])
     name = folder.resolve().name if commit is None else name_or_folder
-    source = Source(name, commit, lambda: hash_files(weights), lambda: hash_files(words))
+    source = Source(name, commit, lambda: hash_files([*weights, config]), lambda: hash_files(words))
     nn.Module.to(network, target)
     return network.eval().requires_grad_(False), tokenizer, source
 

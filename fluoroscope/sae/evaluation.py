@@ -26,9 +26,16 @@ from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.sae.base import SparseAutoencoder
 from fluoroscope.sae.sparse_kernels import SparseLatents, decode_sparse
 
+MIN_DOCUMENTS = 10
+"""Documents below which an interval is not given."""
+
 
 class Interval(NamedTuple):
-    """An estimate and its 95 % percentile-bootstrap interval over documents."""
+    """An estimate and its 95 % percentile-bootstrap interval over documents.
+
+    NaN stands for what cannot be told: a ratio whose denominator is zero, or the ends of an
+    interval from fewer than 10 documents, which resampling would make too narrow.
+    """
 
     value: float
     low: float
@@ -44,6 +51,7 @@ class Reconstruction(NamedTuple):
     """Mean of f^2 over all tokens: how much of the reconstruction a latent carries."""
 
     n_tokens: int
+    n_documents: int
 
 
 class Recovery(NamedTuple):
@@ -101,6 +109,7 @@ def evaluate_reconstruction(
         density=(counts / max(1, n_tokens)).float(),
         mean_square=(energy / max(1, n_tokens)).float(),
         n_tokens=n_tokens,
+        n_documents=int((tokens.sums > 0).sum()),
     )
 
 
@@ -125,7 +134,7 @@ def evaluate_recovery(
     losses = _Losses(*(_PerDocument() for _ in range(5)))
     for window in windows:
         _add_losses(losses, model, point, sae, window, mean)
-    n_tokens = losses.tokens.total()
+    n_tokens = losses.tokens.total() or float("nan")
     return Recovery(
         ce_clean=losses.clean.total() / n_tokens,
         ce_sae=losses.sae.total() / n_tokens,
@@ -227,9 +236,11 @@ def _ratio(top: _PerDocument, bottom: _PerDocument, seed: int, n_resamples: int 
     above, below = top.sums[present], bottom.sums[present]
     if len(above) == 0 or below.sum() == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
-    draws = _bootstrap(above, below, seed, n_resamples)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(float(above.sum() / below.sum()), float(low), float(high))
+    value = float(above.sum() / below.sum())
+    if len(above) < MIN_DOCUMENTS:
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(_bootstrap(above, below, seed, n_resamples), [0.025, 0.975])
+    return Interval(value, float(low), float(high))
 
 
 def _bootstrap(

@@ -268,7 +268,7 @@ class _Learner:
         values, indices = pre.topk(k, dim=-1, sorted=False)
         latents = torch.zeros_like(pre).scatter(-1, indices, values.relu())
         error = (latents @ sae.W_dec[dead] - residual).square().mean()
-        return coefficient * error / residual.square().mean().clamp(min=1e-12) * step.loss.detach()
+        return coefficient * error
 
     @torch.no_grad()
     def _finished(self, parameters: State) -> SparseAutoencoder:

@@ -5,6 +5,7 @@ quality/shards/<hook point>/<key>.safetensors       density and mean square of e
 quality/shards/<hook point>/cards.json              identity cards of prominent latents
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -107,7 +108,7 @@ class EvaluateSAEsStep(MapStep):
             )
             cards[plan.key] = self._cards(run, model, point, sae, chosen)
             context.sink.progress(i + 1, len(plans), "SAEs")
-        write_json(context.folder / "quality.json", quality)
+        write_json(context.folder / "quality.json", _without_nan(quality))
         write_json(context.folder / "cards.json", cards)
 
     def _batches(self, run: Run, model: LanguageModel, point: HookPoint) -> Iterator[_Batch]:
@@ -151,6 +152,7 @@ class EvaluateSAEsStep(MapStep):
             "l0": list(found.l0),
             "dead_fraction": found.dead_fraction,
             "n_test_tokens": found.n_tokens,
+            "n_test_documents": found.n_documents,
         }
         if model.family.kind == "decoder":
             windows = (
@@ -185,3 +187,11 @@ class EvaluateSAEsStep(MapStep):
             for card, effects in zip(cards, logit_effects(model, directions), strict=True):
                 card |= effects._asdict()
         return cards
+
+
+def _without_nan(value: Any) -> Any:  # Any: nested JSON values, where null is "cannot be told".
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

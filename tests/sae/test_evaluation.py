@@ -25,7 +25,7 @@ def perfect_sae(d):
     return sae
 
 
-def by_document(x, n_documents=8):
+def by_document(x, n_documents=12):
     return [(part, torch.full((len(part),), i)) for i, part in enumerate(x.chunk(n_documents))]
 
 
@@ -126,3 +126,14 @@ def test_a_dictionary_is_matched_to_itself_however_it_is_ordered_and_scaled():
     match = match_dictionary(3 * true[order], true)
     torch.testing.assert_close(match.cosine, torch.ones(10))
     assert torch.equal(order[match.latent], torch.arange(10))
+
+
+def test_an_interval_from_few_documents_is_not_given():
+    x = rows()
+    sae = TopK(TopKConfig(d_model=6, d_sae=20, k=2))
+    few = evaluate_reconstruction(sae, by_document(x, 9), x.mean(dim=0))
+    enough = evaluate_reconstruction(sae, by_document(x, 10), x.mean(dim=0))
+    assert few.fvu.low != few.fvu.low
+    assert few.fvu.value == pytest.approx(enough.fvu.value)
+    assert enough.fvu.low < enough.fvu.value < enough.fvu.high
+    assert (few.n_documents, enough.n_documents) == (9, 10)

@@ -246,3 +246,13 @@ def test_a_stream_does_not_go_on_with_other_weights(material, tmp_path):
 def test_a_sweep_over_nothing_is_refused(material):
     with pytest.raises(ConfigError, match=r"sae\.k=\[\] names no value"):
         DictionaryStudy().resolve(spec_of(material, "sae.k=[]"))
+
+
+def test_what_cannot_be_measured_is_left_empty_and_passes_no_gate(material, tmp_path):
+    # With two tokens a window the only token that is scored follows the start token, which no
+    # SAE replaces: there is no cross-entropy to recover.
+    run = run_study(material, tmp_path, "corpus.context=2", "hook_points=2.resid_post")
+    table = pl.read_csv(run.folder / "tables" / "sae_quality.csv")
+    assert table["ce_recovered"].null_count() == 1
+    gates = pl.read_csv(run.folder / "tables" / "gates.csv")
+    assert not gates.filter(pl.col("name") == "ce_recovered")["passed"][0]

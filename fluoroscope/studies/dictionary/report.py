@@ -46,7 +46,7 @@ def write_report(run: Run, config: DictionaryConfig) -> None:
         facts={
             "SAEs": len(judged),
             "gates passed": f"{n_passed} of {len(gates)}",
-            "median fvu": round(float(np.median([s.numbers["fvu"][0] for s in judged])), 4),
+            "median fvu": round(float(np.median([_told(s.numbers["fvu"][0]) for s in judged])), 4),
             "test tokens": judged[0].numbers["n_test_tokens"],
         },
     )
@@ -104,25 +104,35 @@ def quality_table(judged: list[_Judged]) -> pl.DataFrame:
                 "ce_mean_ablated": numbers.get("ce_mean_ablated"),
                 "ce_zero_ablated": numbers.get("ce_zero_ablated"),
                 "n_test_tokens": numbers["n_test_tokens"],
+                "n_test_documents": numbers["n_test_documents"],
                 "seed": sae.plan.seed,
                 "key": sae.plan.key,
             }
         )
-    return pl.DataFrame(rows, infer_schema_length=None)
+    # A column in which nothing could be told is still one of numbers.
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(
+        pl.col(pl.Null).cast(pl.Float64)
+    )
 
 
 def _gates(sae: _Judged, allowed: EvaluationConfig) -> Iterator[Gate]:
     numbers, where = sae.numbers, sae.plan.key
     low, high = _l0_range(sae.plan, allowed)
-    l0, fvu, dead = numbers["l0"][0], numbers["fvu"][0], numbers["dead_fraction"]
+    l0, fvu = _told(numbers["l0"][0]), _told(numbers["fvu"][0])
+    dead = numbers["dead_fraction"]
     yield Gate("l0", l0, f"{low:.4g} to {high:.4g}", low <= l0 <= high, where)
     yield Gate("fvu", fvu, f"at most {allowed.max_fvu}", fvu <= allowed.max_fvu, where)
     if "recovered_of_mean" in numbers:
-        recovered = numbers["recovered_of_mean"][0]
+        recovered = _told(numbers["recovered_of_mean"][0])
         least = allowed.min_ce_recovered
         yield Gate("ce_recovered", recovered, f"at least {least}", recovered >= least, where)
     most = allowed.max_dead_fraction
     yield Gate("dead_fraction", dead, f"at most {most}", dead <= most, where)
+
+
+def _told(value: float | None) -> float:
+    # What could not be measured passes no gate: every comparison with NaN is false.
+    return float("nan") if value is None else value
 
 
 def _l0_range(plan: SAEPlan, allowed: EvaluationConfig) -> tuple[float, float]:
@@ -141,7 +151,7 @@ def _add_quality(report: Report, judged: list[_Judged], gates: list[Gate]) -> No
         "number of active latents of a token; **ce_recovered** is (CE ablated - CE with the SAE) / "
         "(CE ablated - CE clean), where the ablation puts the mean activation in place; "
         "`ce_recovered_of_zero` is the same against zeros, an easier reference. Intervals are "
-        "95 % bootstrap intervals over documents."
+        "95 % bootstrap intervals over documents, and are left out below 10 documents."
     )
     names = [sae.plan.key for sae in judged]
     report.figure("quality", _quality_chart(names, table), "Quality by SAE, with 95 % intervals.")
@@ -192,7 +202,7 @@ def _add_training(report: Report, run: Run, judged: list[_Judged]) -> None:
 
 def _training_axes(judged: list[_Judged]) -> dict[str, Axis]:
     # From zero, so that rounding in an l0 that is held constant does not look like a change.
-    most = max(sae.numbers["l0"][0] for sae in judged)
+    most = max(_told(sae.numbers["l0"][0]) for sae in judged)
     return {
         "fvu": Axis("fvu", log=True),
         "l0": Axis("l0", limits=(0.0, 1.5 * max(most, 1.0))),
