@@ -34,6 +34,7 @@ SMALL = (
     "sae.k=4",
     "training.batch_size=128",
     "corpus.context=16",
+    "corpus.held_out=0.3",
     "corpus.split_documents_on=line",
     "evaluation.n_tokens=400",
     "evaluation.cards=2",
@@ -175,7 +176,7 @@ def test_an_encoder_is_judged_without_cross_entropies(material, tmp_path):
 def test_text_sampled_from_the_model_is_a_corpus(material, tmp_path):
     run = run_study(
         material, tmp_path, "corpus.source=model:", "corpus.sampled.max_tokens=24",
-        "n_tokens=1500", "corpus.held_out=0.4", "hook_points=1.resid_post",
+        "n_tokens=1500", "hook_points=1.resid_post",
     )  # fmt: skip
     assert pl.read_csv(run.folder / "tables" / "sae_quality.csv")["fvu"][0] < 1
 
