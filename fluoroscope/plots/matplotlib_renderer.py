@@ -149,7 +149,10 @@ def _draw_bars(axes: Axes, mark: Bars, color: str, i: int, n: int) -> None:
     if mark.low is not None and mark.high is not None:
         ends = np.stack([y - _numbers(mark.low), _numbers(mark.high) - y])
         axes.errorbar(places, y, ends, fmt="none", ecolor=MUTED, elinewidth=1, capsize=2)
-    axes.set_xticks(range(len(mark.categories)), list(mark.categories))
+    names = list(mark.categories)
+    # A panel is about 40 characters wide; names that do not fit side by side are slanted.
+    slant = {"rotation": 30, "ha": "right"} if sum(len(name) + 2 for name in names) > 40 else {}
+    axes.set_xticks(range(len(names)), names, **slant)
 
 
 def _draw_heatmap(axes: Axes, mark: Heatmap) -> None:
