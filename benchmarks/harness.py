@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -68,6 +69,9 @@ class Ratio:
 def pin_one_thread() -> None:
     """One thread on one core: the last that this process may use."""
     torch.set_num_threads(1)
+    if "numba" in sys.modules:
+        # Its loops would otherwise start their own number of threads, and set torch's to it.
+        sys.modules["numba"].set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 

@@ -46,10 +46,6 @@ FLOOR = "floor: encoder product"
 
 
 def measure(rounds: int) -> Outcome:
-    # Numba is loaded with the trainer, and has its own number of threads.
-    import numba
-
-    numba.set_num_threads(1)
     problem = Problem(N_BATCHES * BATCH)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
