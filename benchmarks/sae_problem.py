@@ -40,16 +40,20 @@ class Problem:
         return file
 
     def trainer(
-        self, architecture: str, n_iterations: int, target_l0: float | None = None
+        self,
+        architecture: str,
+        n_iterations: int,
+        target_l0: float | None = None,
+        dead_after: int | None = None,
     ) -> SAETrainer:
-        """All settings but the sparsity at their defaults."""
+        """All settings but these at their defaults."""
         sparsity = {"target_l0": target_l0 or K} if architecture == "jumprelu" else {"k": K}
         config = SAES.load(architecture).config_type(d_model=D_MODEL, d_sae=D_SAE, **sparsity)
         return SAETrainer(
             [SAEVariant(architecture, POINT, architecture, config, seed=0)],
             PreparedBatches(self.training),
             {POINT: Rows(self.training[:16384], self.validation)},
-            TrainingConfig(batch_size=BATCH),
+            TrainingConfig(batch_size=BATCH, dead_after=dead_after),
             n_iterations,
         )
 

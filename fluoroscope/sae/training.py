@@ -262,7 +262,9 @@ class _Learner:
         dead = (self._silent_for >= self._dead_after).nonzero()[:, 0]
         if coefficient == 0 or len(dead) == 0:
             return 0.0
-        sae, residual = self._sae, (x - step.reconstruction).detach()
+        some = slice(None, None, self._config.auxk_every)
+        sae, x = self._sae, x[some]
+        residual = (x - step.reconstruction[some]).detach()
         k = min(self._config.auxk or max(1, sae.d_model // 2), len(dead))
         pre = (x - sae.b_dec.detach()) @ sae.W_enc_T[dead].T + sae.b_enc[dead]
         values, indices = pre.topk(k, dim=-1, sorted=False)

@@ -27,6 +27,10 @@ class TrainingConfig(Config):
     auxk: PositiveInt | None = None
     """Dead latents a row may use for it; null for d_model / 2, rounded up to at least 1."""
 
+    auxk_every: PositiveInt = 8
+    """AuxK looks at every so many-th row: it is the dearest part of a step while many latents are
+    dead, and fvu and dead latents were the same to 1 % with an eighth of the rows."""
+
     dead_after: PositiveInt | None = None
     """A latent that was silent for this many samples is dead; null for the smaller of 10
     million and a twentieth of the training."""
