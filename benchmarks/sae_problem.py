@@ -44,7 +44,7 @@ class Problem:
         architecture: str,
         n_iterations: int,
         target_l0: float | None = None,
-        dead_after: int | None = None,
+        training: TrainingConfig | None = None,
     ) -> SAETrainer:
         """All settings but these at their defaults."""
         sparsity = {"target_l0": target_l0 or K} if architecture == "jumprelu" else {"k": K}
@@ -53,7 +53,7 @@ class Problem:
             [SAEVariant(architecture, POINT, architecture, config, seed=0)],
             PreparedBatches(self.training),
             {POINT: Rows(self.training[:16384], self.validation)},
-            TrainingConfig(batch_size=BATCH, dead_after=dead_after),
+            training or TrainingConfig(batch_size=BATCH),
             n_iterations,
         )
 

@@ -28,8 +28,10 @@ from benchmarks.harness import (
 from benchmarks.peers.saelens import SAELens
 from benchmarks.sae_problem import ARCHITECTURES, BATCH, D_MODEL, D_SAE, K, Problem
 from fluoroscope.sae.training import SAETrainer
+from fluoroscope.sae.training_config import TrainingConfig
 
-DEAD_AFTER = 1000 * BATCH
+# No validation inside the timed steps: the peer has none.
+TRAINING = TrainingConfig(batch_size=BATCH, dead_after=1000 * BATCH, validate_every=1_000_000)
 ROUNDS, OUR_STEPS, PEER_STEPS, N_BATCHES = 5, 8, 3, 16
 GOALS = {"topk": 5.0, "batch_topk": 5.0, "jumprelu": 3.0}
 PEER_SETTINGS = {
@@ -61,7 +63,7 @@ def contenders(problem: Problem, peer: SAELens, rounds: int) -> list[Contender]:
     n_iterations = max(200, (rounds + 1) * OUR_STEPS)
     found = []
     for architecture in ARCHITECTURES:
-        step = _our_steps(problem.trainer(architecture, n_iterations, dead_after=DEAD_AFTER))
+        step = _our_steps(problem.trainer(architecture, n_iterations, training=TRAINING))
         found.append(Contender(ours(architecture), step, OUR_STEPS * BATCH))
     for name, settings in PEER_SETTINGS.items():
         peer.ask(
