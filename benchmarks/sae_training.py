@@ -2,9 +2,9 @@
 
 Peer: SAELens in its own environment and process, with its `SAETrainer` stepping on the same
 batches at default settings (input scaled). Ours has its window of 1,000 steps for dead latents,
-so that neither side's aux loss acts in the few steps that are timed. The goals are against these; its TopK with
-`use_sparse_activations` stands beside. Floor: the encoder's matrix product alone, once as it
-is and once at the speed of a square matrix product.
+so that neither side's aux loss acts in the few steps that are timed. The goals are against
+these; its TopK with `use_sparse_activations` stands beside. Floor: the encoder's matrix product
+alone, once as it is and once at the speed of a square matrix product.
 
 d_model 512, d_sae 4096, k 32, batches of 2048 rows, float32, one pinned thread. CPU seconds
 of training steps: no imports, no compilation, no data, no validation.
