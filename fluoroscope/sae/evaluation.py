@@ -82,7 +82,7 @@ class Window(NamedTuple):
 @torch.no_grad()
 def evaluate_reconstruction(
     sae: SparseAutoencoder,
-    batches: Iterable[tuple[Float[Tensor, "n d_model"], Int[Tensor, " n"]]],
+    batches: Iterable[tuple[Float[Tensor, "_ d_model"], Int[Tensor, " _"]]],
     mean: Float[Tensor, " d_model"],
     seed: int = 0,
 ) -> Reconstruction:

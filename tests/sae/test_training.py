@@ -127,7 +127,7 @@ def test_jumprelu_thresholds_learn_each_its_own_and_l0_nears_its_target():
 
 def test_auxk_revives_dead_latents():
     def dead(coefficient):
-        run = trainer(n_iterations=400, auxk_coefficient=coefficient, dead_after=2048)
+        run = trainer(n_iterations=400, auxk_coefficient=coefficient, auxk_every=1, dead_after=2048)
         learner = run._learners[f"{POINT}-batch_topk"]
         with torch.no_grad():
             learner._sae.b_enc[:24] -= 3
