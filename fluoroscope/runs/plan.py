@@ -27,7 +27,7 @@ from fluoroscope.runs.terminal import size
 TIGHT = 0.85
 """Share of the free memory above which a step that fits is called tight."""
 
-PROCESS_BYTES = 0.6e9
+PROCESS_BYTES = 0.95e9
 """A Python process with torch and transformers loaded, or a CUDA context: beside every shard."""
 
 Status = Literal["safe", "tight", "does not fit"]

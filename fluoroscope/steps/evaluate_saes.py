@@ -83,7 +83,9 @@ class EvaluateSAEsStep(MapStep):
             forward,
             flops=forward.flops + 3.0 * n_saes * 2 * widest * self.model.d_model * n_tokens,
             memory_bytes=forward.memory_bytes + 8.0 * widest * (self.model.d_model + tile),
-            disk_bytes=16.0 * n_saes * widest,
+            # Two numbers a latent, and about 2.5 kB a context of a card.
+            disk_bytes=n_saes
+            * (16.0 * widest + 2500.0 * self.evaluation.cards * self.evaluation.contexts),
             parallel=len(self._plans),
             note="forward passes over the test split",
         )
