@@ -24,8 +24,8 @@ from fluoroscope.activations.row_file import TENSOR
 from fluoroscope.activations.store_writer import CONTENTS, INDEX
 from fluoroscope.activations.store_writer import write_activation_shard as write_activation_shard
 from fluoroscope.core.config import build, settings_hash
-from fluoroscope.core.errors import DamagedError, DoesNotFitError, MismatchError, ModelError
-from fluoroscope.core.storage import check_file, free_bytes, read_json, write_json
+from fluoroscope.core.errors import DamagedError, MismatchError, ModelError
+from fluoroscope.core.storage import check_file, read_json, write_json
 from fluoroscope.core.tensors import open_tensors
 from fluoroscope.data.corpus_config import SPLITS, Split
 from fluoroscope.models.hook_points import HookPoint
@@ -56,19 +56,6 @@ def finish_store(folder: Path) -> "ActivationStore":
 def estimate_bytes(n_rows: int, n_points: int, d_model: int, dtype: StoreDtype) -> int:
     """An upper bound of the disk that a store of so many rows takes, with its index."""
     return n_rows * (n_points * d_model * BYTES_PER_NUMBER[dtype] + _INDEX_BYTES) + (1 << 20)
-
-
-def check_disk(folder: Path, n_rows: int, n_points: int, d_model: int, dtype: StoreDtype) -> None:
-    """Raises `DoesNotFitError` when the disk of `folder` cannot hold such a store."""
-    needed = estimate_bytes(n_rows, n_points, d_model, dtype)
-    free = free_bytes(folder)
-    if needed > free:
-        smaller = "" if dtype != "float32" else " dtype=bfloat16 takes half."
-        raise DoesNotFitError(
-            f"{n_rows:,} rows of {n_points} hook points, {d_model} wide in {dtype}, take "
-            f"{needed / 1e9:.2f} GB; {folder} has {free / 1e9:.2f} GB free. Take fewer tokens or "
-            f"hook points, or stream straight from the model.{smaller}"
-        )
 
 
 class ActivationStore:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from fluoroscope.core.config import settings_hash
 from fluoroscope.core.errors import CorpusError
-from fluoroscope.data.corpus_config import HUB_PREFIX, CorpusConfig, Split, parse_take
+from fluoroscope.core.storage import fingerprint
+from fluoroscope.data.corpus_config import HUB_PREFIX, MODEL_SOURCE, CorpusConfig, Split, parse_take
 from fluoroscope.data.text_splitting import decoded_lines, documents_in_file
 
 _SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -75,6 +77,23 @@ def corpus_files(source: str) -> list[Path]:
     if not files:
         raise CorpusError(f"The folder {path} holds no file ending in {', '.join(_SUFFIXES)}.")
     return files
+
+
+def corpus_fingerprint(config: CorpusConfig) -> str | None:
+    """What tells a corpus from another in its place; None where it is not files.
+
+    Raises `CorpusError` where there is none, no document is in it, or its first document
+    cannot be read. Nothing is fetched for it.
+    """
+    if config.source == MODEL_SOURCE or config.source.startswith(HUB_PREFIX):
+        return None
+    files = corpus_files(config.source)
+    if next(_all_documents(config), None) is None:
+        raise CorpusError(
+            f"The corpus {config.source} gives zero tokens: no document in it has any text. Give "
+            "a corpus with text."
+        )
+    return settings_hash([[file.name, fingerprint(file)] for file in files])
 
 
 def _find(source: str) -> Path:

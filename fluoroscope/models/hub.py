@@ -19,7 +19,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from fluoroscope.core.config import settings_hash
 from fluoroscope.core.errors import ModelError
+from fluoroscope.core.storage import fingerprint
 
 _TIMEOUT_S = 10.0
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -67,6 +69,20 @@ def find_config(name_or_folder: str, revision: str | None = None) -> Path:
     if not path.is_file():
         raise ModelError(f"{folder} has no config.json, which says what the model is.")
     return path
+
+
+def model_fingerprint(name_or_folder: str, revision: str | None = None) -> str:
+    """What tells a model from another of the same name, without reading it whole.
+
+    The commit of a hub model; of a folder, a hash over `fingerprint`s of its files. Raises
+    `ModelError` where the weights or the tokenizer are missing; hub weights are not fetched.
+    """
+    folder, commit = find_model(name_or_folder, revision, _TEXT_FILES)
+    words = tokenizer_files(folder)
+    if commit is not None:
+        return commit
+    files = [*weight_files(folder), *words, find_config(str(folder))]
+    return settings_hash({file.name: fingerprint(file) for file in files})
 
 
 def weight_files(folder: Path) -> list[Path]:

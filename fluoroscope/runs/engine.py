@@ -29,7 +29,7 @@ from fluoroscope.runs.process import fixed_threads
 from fluoroscope.runs.progress import BothSinks, RunSink, clear_progress
 from fluoroscope.runs.record import check_name, runs_root
 from fluoroscope.runs.run import DONE, Run
-from fluoroscope.runs.start import start_run
+from fluoroscope.runs.start import check_unused, start_run
 from fluoroscope.runs.step import MapStep, Shard
 from fluoroscope.runs.study import Study
 from fluoroscope.runs.work import Outcome, Task, mendable
@@ -62,8 +62,10 @@ def execute(
     # Through JSON, as workers see it, so that a setting that does not survive it fails here.
     config = build(type(config), config.model_dump(mode="json"))
     steps = _checked(study.steps(config))
+    sources = study.sources(config)
+    check_unused(folder)
     with _stopping(stop) as stop, full_disk_named(folder), main_lock(_folder(folder)):
-        log = start_run(folder, study, spec, config, steps, how, arguments)
+        log = start_run(folder, study, spec, config, sources, steps, how, arguments)
         engine = _Engine(Run(folder, study.name, config), how, log, sink, stop)
         try:
             prepare_start(steps, folder, how, engine.run.threads, log)

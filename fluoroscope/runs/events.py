@@ -71,7 +71,7 @@ def parse_events(lines: list[bytes]) -> list[Event]:
             event = json.loads(line)
         except (json.JSONDecodeError, UnicodeDecodeError):
             continue
-        if isinstance(event, dict) and "event" in event:
+        if isinstance(event, dict) and {"event", "time"} <= event.keys():
             events.append(event)
     return events
 

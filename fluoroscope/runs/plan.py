@@ -159,7 +159,8 @@ def check_fits(
     disk = {name: max(0.0, c.disk_bytes - _on_disk(folder / name)) for name, c in costs.items()}
     free = free_bytes(folder)
     if sum(disk.values()) > free:
-        parts = ", ".join(f"{name} {size(n)}" for name, n in disk.items() if n)
+        notes = {name: f", {cost.note}" if cost.note else "" for name, cost in costs.items()}
+        parts = "; ".join(f"{name} {size(n)}{notes[name]}" for name, n in disk.items() if n)
         raise DoesNotFitError(
             f"The run needs up to {size(sum(disk.values()))} of disk ({parts}), and {folder} has "
             f"{size(free)} free. Free some, set FLUOROSCOPE_RUNS to a bigger disk, or ask for "

@@ -41,6 +41,9 @@ class RunRecord(Config):
     config: Settings
     """The settings as resolved; what the work depends on."""
 
+    sources: Mapping[str, str] = {}
+    """Fingerprints of what is read from outside; see `Study.sources`."""
+
     how: How
     """How the latest start works; every start's is in the event log."""
 

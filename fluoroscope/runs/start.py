@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,6 +33,7 @@ def start_run(
     study: Study[Config, Config],
     spec: Config,
     config: Config,
+    sources: Mapping[str, str],
     steps: Sequence[MapStep],
     how: How,
     arguments: Sequence[str],
@@ -45,6 +46,7 @@ def start_run(
         config_class=class_reference(type(config)),
         spec=spec.model_dump(mode="json"),
         config=config.model_dump(mode="json"),
+        sources=sources,
         how=how,
         arguments=tuple(arguments),
         steps=tuple(StepRecord(name=s.name, inputs=s.inputs, cost=asdict(s.cost())) for s in steps),
@@ -58,7 +60,6 @@ def start_run(
         _check_same(folder, old, record, spec, config)
         record = record.model_copy(update={"provenance": old.provenance})
     else:
-        _check_unused(folder)
         started = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         record = record.model_copy(update={"provenance": {**here, **started}})
     _remove_leftovers(folder)
@@ -82,6 +83,15 @@ def _check_same(folder: Path, old: RunRecord, new: RunRecord, spec: Config, conf
         raise RunError(
             f"{folder} is a run of the study {old.study!r}, not of {new.study!r}. "
             "Choose another --name."
+        )
+    exchanged = [
+        name for name, found in old.sources.items() if new.sources.get(name, found) != found
+    ]
+    if exchanged:
+        raise RunError(
+            f"Run {folder.name} was started with another {' and '.join(exchanged)} than what now "
+            "stands in its place, so going on would mix two results. Put back the old one, or "
+            "choose another --name."
         )
     changes = _changes(old.spec, old.spec_class, spec)
     changes += [
@@ -114,7 +124,10 @@ def _differences(old: Settings, new: Settings) -> list[str]:
     return [f"{key}: {a!r} -> {b!r}" for key, a, b in pairs if a != b]
 
 
-def _check_unused(folder: Path) -> None:
+def check_unused(folder: Path) -> None:
+    """Raises `RunError` if `folder` is there with files that are not a run's."""
+    if not folder.is_dir() or (folder / FILE).exists():
+        return
     ours = {"lock", "workers.lock", "log.txt", "events.jsonl"}
     others = [
         path.name for path in folder.iterdir() if path.name not in ours and path.name[0] != "."

@@ -1,7 +1,7 @@
 """Study: a question as settings, steps and a report; what `fluoro run NAME` finds by its name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -25,6 +25,14 @@ class Study(ABC, Generic[SpecT, ConfigT]):
     @abstractmethod
     def resolve(self, spec: SpecT) -> ConfigT:
         """Fills in what only the model knows, and checks that all fits together."""
+
+    def sources(self, config: ConfigT) -> Mapping[str, str]:
+        """What the run reads from outside (model, corpus): name -> fingerprint.
+
+        Called before a run folder is made, so what is missing or cannot be read is said there;
+        a run is not continued on others. Its answer must not take longer than moments.
+        """
+        return {}
 
     @abstractmethod
     def steps(self, config: ConfigT) -> Sequence[MapStep]:

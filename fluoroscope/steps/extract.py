@@ -1,14 +1,13 @@
 """Text -> windows of tokens (`tokens/`), and windows -> activations (`activations/`)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fluoroscope.activations.extract_config import ExtractConfig
 from fluoroscope.activations.store import (
     ActivationStore,
-    check_disk,
     estimate_bytes,
     finish_store,
     write_activation_shard,
@@ -16,8 +15,10 @@ from fluoroscope.activations.store import (
 from fluoroscope.core.sink import Sink
 from fluoroscope.data.corpora import finish_token_store, token_shards, write_token_shard
 from fluoroscope.data.corpus_config import MODEL_SOURCE, CorpusConfig, Split
+from fluoroscope.data.documents import corpus_fingerprint
 from fluoroscope.data.token_store import TokenStore, WindowRange
 from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.models.hub import model_fingerprint
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
@@ -27,6 +28,13 @@ TOKENS, ACTIVATIONS = "tokens", "activations"
 
 WINDOWS_PER_SHARD = 1024
 """Part of WHAT: shards are the same whoever works on them."""
+
+
+def text_sources(model: ModelConfig, corpus: CorpusConfig) -> Mapping[str, str]:
+    """What `Study.sources` answers for a model that reads a corpus."""
+    text = corpus_fingerprint(corpus)
+    found = {"model": model_fingerprint(model.name, model.revision)}
+    return found | ({"corpus": text} if text is not None else {})
 
 
 class TokeniseStep(MapStep):
@@ -101,7 +109,7 @@ class ExtractStep(MapStep):
                 estimate_bytes(rows, len(self.points), self.model.d_model, self.extract.dtype)
             ),
             parallel=max(1, math.ceil(rows / (WINDOWS_PER_SHARD * self.context))),
-            note="activations of one pass; further epochs are read from disk",
+            note="activations=stream keeps nothing on disk, extract.dtype=bfloat16 half",
         )
 
     def shards(self, run: Run) -> Sequence[Shard]:
@@ -113,8 +121,6 @@ class ExtractStep(MapStep):
                 split, WINDOWS_PER_SHARD, tokens.n_windows_for(split, limit)
             )
         ]
-        n_rows = sum(len(r) for r in ranges) * self.context
-        check_disk(run.folder, n_rows, len(self.points), self.model.d_model, self.extract.dtype)
         return [Shard(r.key, {"split": r.split, "start": r.start, "stop": r.stop}) for r in ranges]
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:

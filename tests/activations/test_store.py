@@ -6,12 +6,11 @@ import torch
 
 from fluoroscope.activations.capture import capture
 from fluoroscope.activations.extract_config import ExtractConfig, StoreDtype
-from fluoroscope.activations.store import ActivationStore, check_disk, estimate_bytes, finish_store
+from fluoroscope.activations.store import ActivationStore, estimate_bytes, finish_store
 from fluoroscope.activations.store_writer import write_activation_shard
 from fluoroscope.core.errors import (
     ConfigError,
     DamagedError,
-    DoesNotFitError,
     MismatchError,
     ModelError,
 )
@@ -114,12 +113,6 @@ def test_the_estimate_of_the_disk_is_an_upper_bound_and_near(store: ActivationSt
     used = sum(f.stat().st_size for f in store.folder.rglob("*") if f.is_file())
     estimated = estimate_bytes(n_rows, len(store.points), store.d_model, "float32")
     assert used <= estimated <= used + (1 << 20)
-
-
-def test_what_the_disk_cannot_hold_is_refused_before_it_starts(tmp_path: Path):
-    check_disk(tmp_path / "not" / "there" / "yet", 1000, 5, 64, "float32")
-    with pytest.raises(DoesNotFitError, match=r"dtype=bfloat16 takes half"):
-        check_disk(tmp_path, 10**15, 5, 64, "float32")
 
 
 def test_a_damaged_shard_is_found_when_it_is_first_read(

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars
 import pytest
 
+from fluoroscope.core import storage
 from fluoroscope.core.errors import DamagedError, DoesNotFitError
 from fluoroscope.core.storage import (
     atomic_path,
@@ -121,3 +122,20 @@ def test_a_changed_byte_is_found_and_the_file_named(tmp_path):
 
 def test_free_space_is_known_of_a_folder_that_is_not_there_yet(tmp_path):
     assert free_bytes(tmp_path / "not" / "yet") > 0
+
+
+def test_the_fingerprint_of_a_huge_file_sees_its_size_and_its_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_BLOCK", 4)
+    monkeypatch.setattr(storage, "_BLOCKS", 3)
+    path = tmp_path / "weights"
+
+    def fingerprint(content: bytes) -> str:
+        path.write_bytes(content)
+        return storage.fingerprint(path)
+
+    plain = bytes(40)
+    assert fingerprint(plain) == fingerprint(plain)
+    assert fingerprint(b"1" + plain[1:]) != fingerprint(plain)
+    assert fingerprint(plain[1:] + b"1") != fingerprint(plain)
+    assert fingerprint(plain + b"\0") != fingerprint(plain)
+    assert fingerprint(b"short") == sha256_file(path)

@@ -149,6 +149,7 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "toy" / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match=r"holds thesis\.txt: it is not a run"):
         run_toy(tmp_path)
+    assert [path.name for path in (tmp_path / "toy").iterdir()] == ["thesis.txt"]
 
 
 def test_a_run_of_another_study_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

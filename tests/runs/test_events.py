@@ -43,7 +43,7 @@ def test_a_tail_gives_each_event_once_and_only_when_it_is_whole(tmp_path: Path) 
         file.write(b'{"event": "ha')
         file.flush()
         assert [event["event"] for event in tail.new()] == ["after"]
-        file.write(b'lf"}\n')
+        file.write(b'lf", "time": 1.0}\n')
     assert [event["event"] for event in tail.new()] == ["half"]
     assert tail.new() == []
 

@@ -87,7 +87,7 @@ def test_workers_die_with_the_process_that_started_them(tmp_path: Path, start) -
     finally:
         os.kill(main.pid, signal.SIGKILL)
         main.communicate()
-    wait_for(lambda: all(_is_dead(worker) for worker in workers))
+    assert wait_for(lambda: all(_is_dead(worker) for worker in workers))
 
 
 def _working_children(pid: int, folder: Path) -> list[psutil.Process]:

@@ -257,3 +257,36 @@ def test_what_cannot_be_measured_is_left_empty_and_passes_no_gate(material, tmp_
     assert table["ce_recovered"].null_count() == 1
     gates = pl.read_csv(run.folder / "tables" / "gates.csv")
     assert not gates.filter(pl.col("name") == "ce_recovered")["passed"][0]
+
+
+@pytest.mark.parametrize("exchanged", ["model", "corpus"])
+def test_a_run_is_not_taken_for_one_of_a_model_or_corpus_that_took_their_place(
+    finished, material, tmp_path, exchanged
+):
+    shutil.copytree(finished.folder, tmp_path / "small")
+    record = json.loads((tmp_path / "small" / "run.json").read_text())
+    assert set(record["sources"]) == {"model", "corpus"}
+    record["sources"][exchanged] = "of another"
+    (tmp_path / "small" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=f"started with another {exchanged} than"):
+        run_study(material, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b" \n\n", "text.txt gives zero tokens"), (b"caf\xe9", "not UTF-8 text: byte 0xe9")],
+)
+def test_a_corpus_without_text_leaves_no_run_folder(material, tmp_path, text, message):
+    (tmp_path / "text.txt").write_bytes(text)
+    with pytest.raises(CorpusError, match=message):
+        run_study(material, tmp_path, f"corpus={tmp_path / 'text.txt'}")
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_model_without_a_tokenizer_leaves_no_run_folder(material, tmp_path):
+    shutil.copytree(material / "llama", tmp_path / "llama")
+    for file in (tmp_path / "llama").glob("token*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        run_study(material, tmp_path, f"model={tmp_path / 'llama'}")
+    assert not (tmp_path / "small").exists()

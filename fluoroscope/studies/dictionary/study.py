@@ -1,7 +1,7 @@
 """The dictionary study as steps: tokens -> activations -> SAEs -> quality -> report."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fluoroscope.core.config import build
@@ -15,7 +15,7 @@ from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
 from fluoroscope.sae.architectures import SAES
 from fluoroscope.steps.evaluate_saes import EvaluateSAEsStep
-from fluoroscope.steps.extract import ExtractStep, TokeniseStep
+from fluoroscope.steps.extract import ExtractStep, TokeniseStep, text_sources
 from fluoroscope.steps.models import ModelConfig
 from fluoroscope.steps.train_saes import SAEPlan, TrainSAEsStep
 from fluoroscope.studies.dictionary.config import DictionaryConfig
@@ -54,6 +54,9 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
             seed=spec.seed,
             threads=spec.threads,
         )
+
+    def sources(self, config: DictionaryConfig) -> Mapping[str, str]:
+        return text_sources(config.model, config.corpus)
 
     def steps(self, config: DictionaryConfig) -> Sequence[MapStep]:
         points = [HookPoint(text) for text in config.hook_points]
