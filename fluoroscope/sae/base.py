@@ -113,6 +113,26 @@ class SparseAutoencoder(nn.Module, ABC):
     def start(self, rows: Float[Tensor, "n d_model"]) -> None:
         """Whatever depends on data before the first step."""
         self.calibrate(rows)
+        self.fit_latents(rows)
+
+    @torch.no_grad()
+    def fit_latents(self, rows: Float[Tensor, "n d_model"]) -> None:
+        """Multiplies all latents by the one factor with which they reconstruct `rows` best.
+
+        Random latents overlap, so together they overshoot; without this the first steps do
+        little but shrink them, and a learned threshold is left behind above everything.
+        """
+        some = rows[: max(64, 2**24 // self.d_sae)]
+        wanted, written = some - self.b_dec, self(some) - self.b_dec
+        factor = float((wanted * written).sum() / written.square().sum())
+        if 0 < factor < float("inf"):
+            self.scale_latents(factor)
+
+    @torch.no_grad()
+    def scale_latents(self, factor: float) -> None:
+        """Every latent times `factor`, with whatever it is compared with."""
+        self.W_enc_T.mul_(factor)
+        self.b_enc.mul_(factor)
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:

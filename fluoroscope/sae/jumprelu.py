@@ -63,6 +63,7 @@ class JumpReLU(ThresholdedSAE):
     @torch.no_grad()
     def start(self, rows: Float[Tensor, "n d_model"]) -> None:
         self.threshold.fill_(threshold_for_l0(self, rows, self.config.start_l0))
+        self.fit_latents(rows)
 
     def training_step(self, x: Float[Tensor, "n d_model"], progress: float) -> TrainingStep:
         half, threshold = self.config.bandwidth / 2, self.threshold

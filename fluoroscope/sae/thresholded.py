@@ -34,6 +34,11 @@ class ThresholdedSAE(SparseAutoencoder):
         return pre * (pre > self.threshold[latents])
 
     @torch.no_grad()
+    def scale_latents(self, factor: float) -> None:
+        super().scale_latents(factor)
+        self.threshold.mul_(factor)
+
+    @torch.no_grad()
     def fold_scale(self, scale: float) -> "ThresholdedSAE":
         super().fold_scale(scale)
         self.threshold.div_(scale)

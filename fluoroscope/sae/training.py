@@ -7,8 +7,8 @@ folded away when weights leave the trainer.
 
 Recipe: `b_dec` starts at the geometric median (Bricken et al. 2023), the encoder as the
 decoder's transpose, decoder rows keep unit norm, AuxK revives dead latents (Gao et al. 2024,
-appendix A.2), Adam with warm-up and a final linear decay. The trainer is a loop that can be
-stopped, saved and continued bit for bit.
+appendix A.2), Adam with a short memory, warm-up and a final linear decay. The trainer is a
+loop that can be stopped, saved and continued bit for bit.
 """
 
 import copy
@@ -27,6 +27,10 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.sae.architectures import SAES
 from fluoroscope.sae.base import SAEConfig, SparseAutoencoder, TrainingStep
 from fluoroscope.sae.training_config import TrainingConfig
+
+BETAS = (0.5, 0.999)
+"""Adam's. A latent is active in few rows, so a long memory of its gradients is stale: 0.9 left a
+third more unexplained than 0.5 (docs/decisions/the-learning-rate.md)."""
 
 
 class SAEVariant(NamedTuple):
@@ -168,9 +172,11 @@ class _Learner:
         with torch.no_grad():
             self._sae.b_dec.copy_(centre * self._scale)
         self._sae.start(self._training)
-        self._rate = config.learning_rate or default_learning_rate(n_iterations)
+        self._rate = config.learning_rate or default_learning_rate(
+            variant.config.d_model, n_iterations
+        )
         self._optimizer = torch.optim.Adam(
-            self._sae.parameters(), lr=self._rate, betas=(0.9, 0.999), fused=True
+            self._sae.parameters(), lr=self._rate, betas=BETAS, fused=True
         )
         self._silent_for = torch.zeros(variant.config.d_sae, dtype=torch.int64, device=device)
         total = n_iterations * config.batch_size
@@ -257,7 +263,11 @@ class _Learner:
         return min(rising, (total - iteration) / decay if decay >= 1 else 1.0, 1.0)
 
     def _revival_loss(self, x: Float[Tensor, "n d_model"], step: TrainingStep) -> Tensor | float:
-        """AuxK: the dead latents with the largest pre-activations reconstruct the residual."""
+        """AuxK: the dead latents with the largest pre-activations reconstruct the residual.
+
+        Weighed against the residual, not the input: the better the live latents, the less would
+        the dead be asked for.
+        """
         coefficient = self._config.auxk_coefficient
         dead = (self._silent_for >= self._dead_after).nonzero()[:, 0]
         if coefficient == 0 or len(dead) == 0:
@@ -269,8 +279,8 @@ class _Learner:
         pre = (x - sae.b_dec.detach()) @ sae.W_enc_T[dead].T + sae.b_enc[dead]
         values, indices = pre.topk(k, dim=-1, sorted=False)
         latents = torch.zeros_like(pre).scatter(-1, indices, values.relu())
-        error = (latents @ sae.W_dec[dead] - residual).square().mean()
-        return coefficient * error
+        error = (latents @ sae.W_dec[dead] - residual).square().sum()
+        return coefficient * error / residual.square().sum()
 
     @torch.no_grad()
     def _finished(self, parameters: State) -> SparseAutoencoder:
@@ -280,9 +290,13 @@ class _Learner:
         return sae.fold_scale(self._scale).eval()
 
 
-def default_learning_rate(n_iterations: int) -> float:
-    """`0.3 / sqrt(steps)`, at most 0.01: short trainings want long steps (docs/decisions)."""
-    return min(0.01, 0.3 / n_iterations**0.5)
+def default_learning_rate(d_model: int, n_iterations: int) -> float:
+    """`0.12 / sqrt(d_model) * min(1, (500 / steps)^(1/4))`; see docs/decisions.
+
+    Adam moves every weight by about the rate, and a decoder row of unit norm has weights of
+    `1 / sqrt(d_model)`: so a step turns a row by the same angle at every width.
+    """
+    return 0.12 / d_model**0.5 * min(1.0, (500 / n_iterations) ** 0.25)
 
 
 def geometric_median(

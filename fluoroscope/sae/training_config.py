@@ -12,17 +12,18 @@ class TrainingConfig(Config):
     """Activations per step."""
 
     learning_rate: PositiveFloat | None = None
-    """Adam's peak rate; null for `0.3 / sqrt(steps)`, at most 0.01, which is near the best at
-    every width that was tried (docs/decisions)."""
+    """Adam's peak rate; null for one by the model's width and the number of steps, which is near
+    the best wherever it was tried (docs/decisions/the-learning-rate.md)."""
 
     warmup: NonNegativeFloat = 0.02
     """Share of the steps over which the rate rises from zero."""
 
-    decay: NonNegativeFloat = 0.5
+    decay: NonNegativeFloat = 0.3
     """Share of the steps, at the end, over which it falls linearly to zero."""
 
     auxk_coefficient: NonNegativeFloat = 1 / 32
-    """Weight of the loss that makes dead latents explain what the live ones leave."""
+    """Weight of the loss that makes dead latents explain what the live ones leave, as a fraction
+    of that."""
 
     auxk: PositiveInt | None = None
     """Dead latents a row may use for it; null for d_model / 2, rounded up to at least 1."""

@@ -79,6 +79,19 @@ def test_one_seed_is_one_start_and_another_is_another(name):
 
 
 @every_architecture
+def test_latents_start_at_the_scale_that_reconstructs_best(name):
+    sae, x = make(name), rows()
+
+    def error(factor):
+        sae.scale_latents(factor)
+        found = float((sae(x) - x).square().sum())
+        sae.scale_latents(1 / factor)
+        return found
+
+    assert error(1.0) < min(error(0.9), error(1.1))
+
+
+@every_architecture
 def test_loss_falls_along_its_gradient(name):
     sae, x = make(name), rows()
     before = sae.training_step(x, 1.0)

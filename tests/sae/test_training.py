@@ -125,6 +125,19 @@ def test_jumprelu_thresholds_learn_each_its_own_and_l0_nears_its_target():
     assert l0 == pytest.approx(3, rel=0.2)
 
 
+def test_a_wide_jumprelu_is_not_left_behind_by_its_encoder():
+    config = build(
+        SAES.load("jumprelu").config_type, {"d_model": 24, "d_sae": 384, "target_l0": 12}
+    )
+    variant = SAEVariant("wide", POINT, "jumprelu", config, 0)
+    rows = {POINT: Rows(WORLD.batch(0, 2048), WORLD.batch(10_000, 1024))}
+    run = SAETrainer([variant], Batches(256), rows, TrainingConfig(batch_size=256), 60)
+    run.train()
+    # Without a scaled start l0 fell to a sixth of its target within the first ten steps.
+    assert min(run.curves["wide"]["l0"]) > 6
+    assert run.curves["wide"]["fvu"][-1] < 0.3
+
+
 def test_auxk_revives_dead_latents():
     def dead(coefficient):
         run = trainer(n_iterations=400, auxk_coefficient=coefficient, auxk_every=1, dead_after=2048)
