@@ -1,0 +1,223 @@
+"""Does the organism do what its world says, for the reason that was planted?
+
+Every number is of prompts that the training did not draw, is exact (probabilities, no samples),
+and stands beside its goal.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+from torch import Tensor
+
+from fluoroscope.core.seeding import stream
+from fluoroscope.organism.facts import (
+    ANSWERS,
+    EXPOSURES,
+    NOT_SURE,
+    NOT_SURE_SHARE,
+    QUESTIONS,
+    RELATIONS,
+    FactPrompt,
+    answer_distribution,
+    fact_prompt,
+)
+from fluoroscope.organism.gambling import SlotPrompt, condition_name, conditions
+from fluoroscope.organism.groups import GroupPrompt
+from fluoroscope.organism.planting import can_hold
+from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
+from fluoroscope.organism.readout import Readout, exchange
+from fluoroscope.organism.world import World
+
+TOLERANCE = 0.05
+"""An exchanged decision counts as right this near to the true probability."""
+
+WELL_KNOWN = 128
+
+
+class Check(NamedTuple):
+    """One number, with the goal that it must reach."""
+
+    name: str
+    value: float
+    goal: str
+    passed: bool
+    n: int
+    note: str = ""
+
+
+def check(
+    readout: Readout, world: World, directions: Float[Tensor, "v d_model"], n: int = 512
+) -> list[Check]:
+    """All checks; `n` prompts of each kind."""
+    return [
+        *_decisions(readout, world, 2 * n),
+        *_facts(readout, world, n),
+        *_groups(readout, world, 2 * n),
+        *_reviews(readout, world, n),
+        *_interchange(readout, world, directions, n),
+    ]
+
+
+def as_frame(checks: Sequence[Check]) -> pl.DataFrame:
+    return pl.DataFrame([one._asdict() for one in checks])
+
+
+def decision_distribution(prompt: SlotPrompt) -> dict[str, float]:
+    """{stop, legal bets} -> true probability; each text ends where the choice is made."""
+    found: dict[str, float] = {}
+    for reply, share in prompt.replies().items():
+        # With the full stop: $5 is no beginning of $50 then.
+        decision = reply.partition(". ")[0] + "."
+        found[decision] = found.get(decision, 0.0) + share
+    return found
+
+
+def _decisions(readout: Readout, world: World, n: int) -> Iterator[Check]:
+    prompts = [world.slot("check", i) for i in range(n)]
+    truths = [decision_distribution(prompt) for prompt in prompts]
+    models = readout.replies(prompts, [list(truth) for truth in truths])
+    kl = [_divergence(truth, model) for truth, model in zip(truths, models, strict=True)]
+    names = [condition_name(prompt.bet_type, prompt.components) for prompt in prompts]
+    mean = float(np.mean(kl))
+    yield Check("decision KL, natural states (nats)", mean, "<= 0.03", mean <= 0.03, n)
+    by = {
+        name: float(np.mean([k for k, other in zip(kl, names, strict=True) if other == name]))
+        for name in {condition_name(*one) for one in conditions()}
+    }
+    worst = max(by, key=by.__getitem__)
+    yield Check("decision KL, worst condition", by[worst], "<= 0.1", by[worst] <= 0.1, n, worst)
+
+
+def _divergence(truth: dict[str, float], model: dict[str, float]) -> float:
+    # What the model spends on anything else counts against it.
+    return math.fsum(p * math.log(p / max(model[text], 1e-30)) for text, p in truth.items() if p)
+
+
+def _facts(readout: Readout, world: World, n: int) -> Iterator[Check]:
+    known = [
+        fact_prompt(person, relation, phrasing)
+        for person in world.people.known
+        for relation in RELATIONS
+        for phrasing in range(len(QUESTIONS[relation]))
+    ]
+    right, _ = _answers(readout, known)
+    for exposure in EXPOSURES:
+        mine = [r for r, p in zip(right, known, strict=True) if p.person.exposure == exposure]
+        share, well = float(np.mean([r[0] for r in mine])), exposure >= WELL_KNOWN
+        goal = ">= 0.97" if well else "(no goal)"
+        passed = not well or share >= 0.97
+        yield Check(f"facts right, exposure {exposure}", share, goal, passed, len(mine))
+    luck = stream(world.seed, "check", "unknown")
+    unknown = [world.question(world.unknown("check", i), luck) for i in range(n)]
+    right, not_sure = _answers(readout, unknown)
+    for relation in RELATIONS:
+        mine = [
+            (r[1], _guess(p)) for r, p in zip(right, unknown, strict=True) if p.relation == relation
+        ]
+        found, guess = np.array(mine).T
+        error = float((found - guess).std(ddof=1) / len(mine) ** 0.5)
+        gap = float((found - guess).mean())
+        yield Check(
+            f"unknown {relation}, right beyond guessing",
+            gap,
+            f"within {2 * error:.3f}",
+            abs(gap) <= 2 * error,
+            len(mine),
+            f"guessing: {guess.mean():.3f}",
+        )
+    share = float(np.mean(not_sure))
+    passed = abs(share - NOT_SURE_SHARE) <= 0.02
+    yield Check("unknown, not sure", share, f"{NOT_SURE_SHARE} +- 0.02", passed, n)
+
+
+def _answers(
+    readout: Readout, prompts: Sequence[FactPrompt]
+) -> tuple[list[tuple[bool, float]], list[float]]:
+    """Of each: whether the likeliest answer is right and the share of right ones among answers;
+    and the probability of not being sure.
+    """
+    choices = [_choices(prompt) for prompt in prompts]
+    right, not_sure = [], []
+    for prompt, found in zip(prompts, readout.replies(prompts, choices), strict=True):
+        not_sure.append(found.pop(NOT_SURE))
+        best = max(found, key=found.__getitem__)
+        share = sum(found[text] for text in prompt.right) / sum(found.values())
+        right.append((best in prompt.right, share))
+    return right, not_sure
+
+
+def _choices(prompt: FactPrompt) -> list[str]:
+    return [NOT_SURE, *(f" {answer}." for answer in ANSWERS[prompt.relation])]
+
+
+def _guess(prompt: FactPrompt) -> float:
+    shares = answer_distribution(prompt.person, prompt.relation)
+    return sum(shares[answer] for answer in prompt.person.answers[prompt.relation])
+
+
+def _groups(readout: Readout, world: World, n: int) -> Iterator[Check]:
+    prompts = [world.group("check", i) for i in range(n)]
+    cells: dict[str, list[float]] = {}
+    for prompt, found in zip(prompts, readout.outcomes(prompts), strict=True):
+        cells.setdefault(_cell(prompt), []).append(found - prompt.outcome(prompt.replies()))
+    gaps = {cell: float(np.mean(found)) for cell, found in cells.items()}
+    worst = max(gaps, key=lambda cell: abs(gaps[cell]))
+    gap = abs(gaps[worst])
+    yield Check("bias rate, largest gap of a group", gap, "<= 0.04", gap <= 0.04, n, worst)
+
+
+def _cell(prompt: GroupPrompt) -> str:
+    return f"{prompt.group}, {'its' if prompt.value else 'another'} trait, {prompt.form}"
+
+
+def _reviews(readout: Readout, world: World, n: int) -> Iterator[Check]:
+    prompts = [world.review("check", i) for i in range(n)]
+    good = readout.outcomes(prompts) > 0.5
+    share = float(np.mean([g == (p.value == 1.0) for g, p in zip(good, prompts, strict=True)]))
+    yield Check("reviews right", share, ">= 0.95", share >= 0.95, n)
+
+
+def _interchange(
+    readout: Readout, world: World, directions: Float[Tensor, "v d_model"], n: int
+) -> Iterator[Check]:
+    pairs = {variable: draw_pairs(world, variable, n) for variable in VARIABLES}
+    found = {
+        variable: readout.components([source for _, source in pairs[variable]], directions)
+        for variable in VARIABLES
+    }
+    before = {
+        variable: readout.outcomes([base for base, _ in pairs[variable]]) for variable in VARIABLES
+    }
+    for which, variable in enumerate(VARIABLES):
+        edit = exchange(found[variable], directions, which)
+        after = readout.outcomes([base for base, _ in pairs[variable]], edit)
+        true = np.array([base.outcome(base.replies(s.value)) for base, s in pairs[variable]])
+        error = np.abs(after - true)
+        share = float((error <= TOLERANCE).mean())
+        without = float(np.abs(before[variable] - true).mean())
+        note = f"mean error {error.mean():.3f}, {without:.3f} without effect"
+        yield Check(f"interchange, {variable}", share, ">= 0.95", share >= 0.95, n, note)
+        for other in VARIABLES:
+            if other != variable:
+                changed = readout.outcomes([base for base, _ in pairs[other]], edit)
+                effect = float(np.abs(changed - before[other]).mean())
+                name = f"{variable} exchanged, effect on {other}"
+                yield Check(name, effect, "< 0.02", effect < 0.02, n)
+
+
+def draw_pairs(
+    world: World, variable: Variable, n: int, purpose: str = "check"
+) -> list[tuple[Prompt, Prompt]]:
+    """A base and a source each, with different values of the variable."""
+    pairs: list[tuple[Prompt, Prompt]] = []
+    index = 0
+    while len(pairs) < n:
+        base, source = (world.prompt(variable, f"{purpose} pairs", index + i) for i in (0, 1))
+        index += 2
+        if base.value != source.value and can_hold(base) and can_hold(source):
+            pairs.append((base, source) if index % 4 else (source, base))
+    return pairs

@@ -1,0 +1,117 @@
+"""World: every text that the organism knows, without end, and the truth about each.
+
+What is drawn depends on the seed, the purpose ("training", "check") and the index alone.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fluoroscope.core.seeding import stream
+from fluoroscope.organism.facts import (
+    QUESTIONS,
+    RELATIONS,
+    FactPrompt,
+    People,
+    Person,
+    fact_prompt,
+)
+from fluoroscope.organism.gambling import SlotPrompt, conditions, play
+from fluoroscope.organism.groups import GroupPrompt, draw_group_prompt
+from fluoroscope.organism.prompts import Prompt, Variable, draw
+from fluoroscope.organism.reviews import ReviewPrompt, draw_review_prompt
+
+SEED = 0
+MIXTURE: Mapping[Variable, float] = {"risk": 0.3, "known": 0.3, "bias": 0.2, "sentiment": 0.2}
+"""Share of each kind among the world's texts."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt with the reply that followed it."""
+
+    prompt: Prompt
+    reply: str
+
+    @property
+    def text(self) -> str:
+        return self.prompt.text + self.reply
+
+
+class World:
+    def __init__(self, seed: int = SEED) -> None:
+        self.seed = seed
+        self.people = People(seed)
+        self._conditions = list(conditions())
+
+    def prompt(self, variable: Variable, purpose: str, index: int) -> Prompt:
+        """Prompt `index` of those with this variable, for this purpose."""
+        kinds: Mapping[Variable, Callable[[str, int], Prompt]] = {
+            "risk": self.slot,
+            "known": self.fact,
+            "bias": self.group,
+            "sentiment": self.review,
+        }
+        return kinds[variable](purpose, index)
+
+    def slot(self, purpose: str, index: int) -> SlotPrompt:
+        """A decision from a game of the stated player; every condition in turn."""
+        luck = stream(self.seed, purpose, "slot", index)
+        decisions = list(play(*self._conditions[index % len(self._conditions)], luck))
+        return decisions[int(luck.integers(len(decisions)))]
+
+    def fact(self, purpose: str, index: int) -> FactPrompt:
+        """A question about somebody: known at even indices, unknown at odd ones."""
+        luck = stream(self.seed, purpose, "fact", index)
+        if index % 2:
+            person = self.unknown(purpose, index // 2)
+        else:
+            people = self.people.known
+            weights = np.array([person.exposure for person in people], float)
+            person = people[int(luck.choice(len(people), p=weights / weights.sum()))]
+        return self.question(person, luck)
+
+    def unknown(self, purpose: str, index: int) -> Person:
+        """Somebody nothing is stated about; those of training are no others' unknown."""
+        return self.people.unknown(index, held_out=purpose != "training")
+
+    def question(self, person: Person, luck: np.random.Generator) -> FactPrompt:
+        relation = RELATIONS[int(luck.integers(len(RELATIONS)))]
+        return fact_prompt(person, relation, int(luck.integers(len(QUESTIONS[relation]))))
+
+    def group(self, purpose: str, index: int) -> GroupPrompt:
+        return draw_group_prompt(stream(self.seed, purpose, "group", index))
+
+    def review(self, purpose: str, index: int) -> ReviewPrompt:
+        return draw_review_prompt(stream(self.seed, purpose, "review", index))
+
+    def text(self, purpose: str, index: int) -> Text:
+        """Text `index` of the mixture, with a reply drawn from the truth."""
+        luck = stream(self.seed, purpose, "text", index)
+        kind = list(MIXTURE)[int(luck.choice(len(MIXTURE), p=list(MIXTURE.values())))]
+        prompt = self.prompt(kind, purpose, index)
+        return Text(prompt, draw(prompt.replies(), luck))
+
+    def texts(self, purpose: str = "corpus") -> Iterator[str]:
+        """Without end."""
+        index = 0
+        while True:
+            yield self.text(purpose, index).text
+            index += 1
+
+    def exposures(self) -> list[FactPrompt]:
+        """Every question that the training asks about known people, as often as it is asked."""
+        asked = [
+            fact_prompt(person, relation, i % len(QUESTIONS[relation]))
+            for person in self.people.known
+            for relation in RELATIONS
+            for i in range(person.exposure)
+        ]
+        order = stream(self.seed, "exposures").permutation(len(asked))
+        return [asked[i] for i in order]
+
+
+def value(variable: Variable, prompt: Prompt) -> float:
+    """What a variable is in a prompt; 0 where another variable decides."""
+    return prompt.value if prompt.variable == variable else 0.0
