@@ -35,6 +35,12 @@ app = typer.Typer(
     help="Fluoroscope: see inside a language model while it runs, and steer it.",
 )
 
+organism_app = typer.Typer(
+    no_args_is_help=True,
+    help="The model that ships with Fluoroscope, whose inside is known.",
+)
+app.add_typer(organism_app, name="organism")
+
 _OPEN = {"ignore_unknown_options": False, "help_option_names": []}
 
 MAX_ROWS = 100
@@ -256,6 +262,33 @@ def query(
         typer.echo(frame.write_csv(), nl=False)
         return
     _print_frame(frame, more="--csv prints them all")
+
+
+@organism_app.command(name="train")
+def organism_train(
+    overrides: Overrides = None,
+    name: Annotated[str, typer.Option(help="Name of the run.")] = "organism",
+    checkpoint_s: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 60.0,
+) -> None:
+    """Make the organism anew from its seed; the same command goes on after Ctrl-C or a kill."""
+    how = build(How, {"checkpoint_s": checkpoint_s})
+    _execute("organism", study_spec("organism", None, None, overrides or []), name, how)
+
+
+@organism_app.command(name="check")
+def organism_check(
+    model: Annotated[Path, typer.Argument(metavar="FOLDER", help="An organism's folder.")],
+    n: Annotated[int, typer.Option(min=8, help="Prompts of each kind.")] = 512,
+) -> None:
+    """Measure an organism against what its world says; exit code 1 where it falls short."""
+    from fluoroscope.organism.check import as_frame, check
+    from fluoroscope.organism.shipping import load_parts
+
+    parts = load_parts(model)
+    checks = check(parts.readout, parts.world, parts.directions, n)
+    _print_frame(as_frame(checks))
+    if not all(one.passed for one in checks):
+        raise typer.Exit(1)
 
 
 def _print_frame(

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from fluoroscope.core.config import Config
 from fluoroscope.core.seeding import stream
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.tensors import State
@@ -23,32 +21,10 @@ from fluoroscope.organism.encoding import Encoder, Rows, prompt_mask
 from fluoroscope.organism.network import lower, new_network, planted_directions, upper
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
 from fluoroscope.organism.tokenizer import learn_tokenizer
-from fluoroscope.organism.world import SEED, World
+from fluoroscope.organism.training_config import OrganismTraining
+from fluoroscope.organism.world import World
 
 METRICS_EVERY = 20
-
-
-class OrganismTraining(Config):
-    """How the organism is trained."""
-
-    seed: int = SEED
-    n_steps: PositiveInt = 3000
-
-    n_slots: PositiveInt = 48
-    """Slot-machine decisions in a step, in chunks of `chunk` rows of like length."""
-
-    n_groups: PositiveInt = 24
-    n_reviews: PositiveInt = 24
-    chunk: PositiveInt = 16
-
-    learning_rate: PositiveFloat = 2e-3
-    warmup: PositiveInt = 100
-    weight_decay: NonNegativeFloat = 0.01
-
-    prompt_weight: NonNegativeFloat = 0.2
-    """Of the ordinary next-token loss within prompts, against that of replies."""
-
-    bfloat16: bool = True
 
 
 class OrganismTrainer:

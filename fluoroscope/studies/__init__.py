@@ -9,8 +9,16 @@ if TYPE_CHECKING:
     from fluoroscope.runs.study import Study
 
 STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
-    "study", {"dictionary": "fluoroscope.studies.dictionary.study:DictionaryStudy"}
+    "study",
+    {
+        "dictionary": "fluoroscope.studies.dictionary.study:DictionaryStudy",
+        "organism": "fluoroscope.studies.organism.study:OrganismStudy",
+    },
 )
 SPECS: "Registry[type[Config]]" = Registry(
-    "study", {"dictionary": "fluoroscope.studies.dictionary.spec:DictionarySpec"}
+    "study",
+    {
+        "dictionary": "fluoroscope.studies.dictionary.spec:DictionarySpec",
+        "organism": "fluoroscope.studies.organism.spec:OrganismSpec",
+    },
 )

@@ -1,0 +1,1 @@
+"""The making of the organism, as a run: trained, checked, and written where it is shipped from."""
