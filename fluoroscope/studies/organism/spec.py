@@ -14,5 +14,6 @@ class OrganismSpec(Config):
     n_checked: PositiveInt = 512
     """Prompts of each kind that the check looks at."""
 
-    threads: PositiveInt = 2
-    """Threads of the training; part of what decides the last bits of its weights."""
+    threads: PositiveInt = 1
+    """Threads of the training; part of what decides the last bits of its weights. So small a
+    network gains little from more."""
