@@ -259,7 +259,9 @@ def query(
 
     frame = run_query(find_run(run_name), sql)
     if csv:
-        typer.echo(frame.write_csv(), nl=False)
+        from fluoroscope.runs.tables import flat
+
+        typer.echo(flat(frame).write_csv(), nl=False)
         return
     _print_frame(frame, more="--csv prints them all")
 

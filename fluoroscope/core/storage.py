@@ -9,7 +9,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK, _BLOCKS = 1 << 20, 256
+
+COMMIT = "commit:"
+"""Begins the fingerprint of what can be fetched again as it was; no file's begins so."""
 
 
 @contextmanager
@@ -102,19 +105,25 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(path: Path) -> str:
-    """A hash that tells a file from another in its place; of a huge one in a moment.
+def fingerprints(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """The name of each file and a hash that tells it from another in its place, in moments.
 
-    Up to 256 MiB it is the file's SHA-256. Beyond, it is that of the size and of 256 blocks of
-    1 MiB, evenly spread from the first to the last, so a small edit can pass unseen.
+    256 MiB are read of all files together. A file that is no larger than its part has its
+    SHA-256; of a larger one it is the hash of its size and of blocks of 1 MiB, evenly spread from
+    the first to the last (two at least), so a small edit of it can pass unseen.
     """
+    n_blocks = max(2, _BLOCKS // max(1, len(paths)))
+    return [(path.name, _fingerprint(path, n_blocks)) for path in paths]
+
+
+def _fingerprint(path: Path, n_blocks: int) -> str:
     size = path.stat().st_size
-    if size <= _BLOCK * _BLOCKS:
+    if size <= _BLOCK * n_blocks:
         return sha256_file(path)
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        for i in range(_BLOCKS):
-            file.seek((size - _BLOCK) * i // (_BLOCKS - 1))
+        for i in range(n_blocks):
+            file.seek((size - _BLOCK) * i // (n_blocks - 1))
             digest.update(file.read(_BLOCK))
     return digest.hexdigest()
 

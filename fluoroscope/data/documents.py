@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fluoroscope.core.config import settings_hash
 from fluoroscope.core.errors import CorpusError
-from fluoroscope.core.storage import fingerprint
+from fluoroscope.core.storage import fingerprints
 from fluoroscope.data.corpus_config import HUB_PREFIX, MODEL_SOURCE, CorpusConfig, Split, parse_take
 from fluoroscope.data.text_splitting import decoded_lines, documents_in_file
 
@@ -93,7 +93,12 @@ def corpus_fingerprint(config: CorpusConfig) -> str | None:
             f"The corpus {config.source} gives zero tokens: no document in it has any text. Give "
             "a corpus with text."
         )
-    return settings_hash([[file.name, fingerprint(file)] for file in files])
+    try:
+        return settings_hash(fingerprints(files))
+    except OSError as error:
+        raise CorpusError(
+            f"A file of the corpus {config.source} cannot be read: {error}."
+        ) from None
 
 
 def _find(source: str) -> Path:

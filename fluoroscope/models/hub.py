@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 
 from fluoroscope.core.config import settings_hash
 from fluoroscope.core.errors import ModelError
-from fluoroscope.core.storage import fingerprint
+from fluoroscope.core.storage import COMMIT, fingerprints
 
 _TIMEOUT_S = 10.0
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -32,6 +32,8 @@ _TOKENIZER_FILES = [
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.json",
     "vocab.txt",
     "merges.txt",
@@ -39,6 +41,13 @@ _TOKENIZER_FILES = [
     "spiece.model",
     "sentencepiece.bpe.model",
 ]
+
+_NO_VOCABULARY = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+)
 
 
 class ModelFiles(NamedTuple):
@@ -74,15 +83,18 @@ def find_config(name_or_folder: str, revision: str | None = None) -> Path:
 def model_fingerprint(name_or_folder: str, revision: str | None = None) -> str:
     """What tells a model from another of the same name, without reading it whole.
 
-    The commit of a hub model; of a folder, a hash over `fingerprint`s of its files. Raises
+    `commit:...` of a hub model; of a folder, a hash over `fingerprints` of its files. Raises
     `ModelError` where the weights or the tokenizer are missing; hub weights are not fetched.
     """
     folder, commit = find_model(name_or_folder, revision, _TEXT_FILES)
     words = tokenizer_files(folder)
     if commit is not None:
-        return commit
+        return f"{COMMIT}{commit}"
     files = [*weight_files(folder), *words, find_config(str(folder))]
-    return settings_hash({file.name: fingerprint(file) for file in files})
+    try:
+        return settings_hash(fingerprints(files))
+    except OSError as error:
+        raise ModelError(f"A file of the model {folder} cannot be read: {error}.") from None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -96,8 +108,7 @@ def weight_files(folder: Path) -> list[Path]:
 def tokenizer_files(folder: Path) -> list[Path]:
     """The files in `folder` that decide how text is cut."""
     found = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    # A tokenizer_config.json alone holds settings, but no vocabulary.
-    if not [file for file in found if file.name not in ("tokenizer_config.json", "merges.txt")]:
+    if not [file for file in found if file.name not in _NO_VOCABULARY]:
         raise ModelError(
             f"{folder} has no tokenizer: none of tokenizer.json, tokenizer.model, vocab.json, "
             "vocab.txt is in it. Save the model's tokenizer there."

@@ -7,13 +7,13 @@ runs/<name>/
   progress/       how far each shard is, now     tables/ figures/ report.html   the results
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fluoroscope.core.config import Config, build
 from fluoroscope.core.errors import RunError
-from fluoroscope.runs.record import load_class, read_record
+from fluoroscope.runs.record import FILE, load_class, read_record
 
 T = TypeVar("T")
 
@@ -45,6 +45,14 @@ class Run:
     def threads(self) -> int:
         """Threads of each worker: the setting `threads` of the study, else 1."""
         return getattr(self.config, "threads", 1)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Fingerprints of what is read from outside, of the first start; see `Study.sources`."""
+        has_record = (self.folder / FILE).exists()
+        return (
+            self.cached("sources", lambda: read_record(self.folder).sources) if has_record else {}
+        )
 
     def step_folder(self, step: str) -> Path:
         """The folder of a step that is done."""

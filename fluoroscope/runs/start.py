@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fluoroscope.core.config import Config, Settings, build, what_half
 from fluoroscope.core.errors import RunError
+from fluoroscope.core.storage import COMMIT
 from fluoroscope.runs.events import EventLog
 from fluoroscope.runs.how import How
 from fluoroscope.runs.manifest import SHARDS
@@ -58,7 +59,8 @@ def start_run(
     if (folder / FILE).exists():
         old = read_record(folder)
         _check_same(folder, old, record, spec, config)
-        record = record.model_copy(update={"provenance": old.provenance})
+        kept = {"provenance": old.provenance, "sources": {**sources, **old.sources}}
+        record = record.model_copy(update=kept)
     else:
         started = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         record = record.model_copy(update={"provenance": {**here, **started}})
@@ -85,7 +87,9 @@ def _check_same(folder: Path, old: RunRecord, new: RunRecord, spec: Config, conf
             "Choose another --name."
         )
     exchanged = [
-        name for name, found in old.sources.items() if new.sources.get(name, found) != found
+        name
+        for name, found in old.sources.items()
+        if new.sources.get(name, found) != found and not found.startswith(COMMIT)
     ]
     if exchanged:
         raise RunError(
@@ -93,11 +97,11 @@ def _check_same(folder: Path, old: RunRecord, new: RunRecord, spec: Config, conf
             "stands in its place, so going on would mix two results. Put back the old one, or "
             "choose another --name."
         )
-    changes = _changes(old.spec, old.spec_class, spec)
-    changes += [
-        change for change in _changes(old.config, old.config_class, config) if change not in changes
-    ]
+    changes = _changes(old.config, old.config_class, config)
     if changes:
+        # What was asked for says more to a reader than what became of it.
+        asked = _changes(old.spec, old.spec_class, spec)
+        changes = [*asked, *(change for change in changes if change not in asked)]
         listing = "\n".join(f"  {change}" for change in changes)
         raise RunError(
             f"Run {folder.name} was started with other settings, so going on would mix two "

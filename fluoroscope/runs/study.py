@@ -29,8 +29,9 @@ class Study(ABC, Generic[SpecT, ConfigT]):
     def sources(self, config: ConfigT) -> Mapping[str, str]:
         """What the run reads from outside (model, corpus): name -> fingerprint.
 
-        Called before a run folder is made, so what is missing or cannot be read is said there;
-        a run is not continued on others. Its answer must not take longer than moments.
+        Called before the engine makes a run folder, so what is missing or cannot be read is said
+        there; a run is not continued on others. One that begins with `commit:` can be fetched
+        again as it was: the run stays with it. The answer must not take longer than moments.
         """
         return {}
 

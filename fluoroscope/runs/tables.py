@@ -1,5 +1,7 @@
 """Tables for a terminal: sizes and durations by the unit in a column's name."""
 
+import json
+
 import polars
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -18,6 +20,15 @@ _STYLES = {
     "failed": "red",
     "problem": "red",
 }
+
+
+def flat(frame: polars.DataFrame) -> polars.DataFrame:
+    """The frame with nested values as JSON text, which csv can hold."""
+    nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
+    return frame.with_columns(
+        polars.Series(name, [json.dumps(value) for value in frame[name].to_list()])
+        for name in nested
+    )
 
 
 def frame_table(frame: polars.DataFrame, title: str | None = None) -> Table:

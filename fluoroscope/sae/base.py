@@ -117,16 +117,20 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @torch.no_grad()
     def fit_latents(self, rows: Float[Tensor, "n d_model"]) -> None:
-        """Multiplies all latents by the one factor with which they reconstruct `rows` best.
+        """Multiplies all latents by one factor: that with which they reconstruct a row best, in
+        the median over rows, so that a few rows of huge norm (attention sinks) do not decide.
 
         Random latents overlap, so together they overshoot; without this the first steps do
         little but shrink them, and a learned threshold is left behind above everything.
         """
-        some = rows[: max(64, 2**24 // self.d_sae)]
+        n_some = min(len(rows), max(64, 2**24 // self.d_sae))
+        some = rows[:: len(rows) // n_some][:n_some]
         wanted, written = some - self.b_dec, self(some) - self.b_dec
-        factor = float((wanted * written).sum() / written.square().sum())
-        if 0 < factor < float("inf"):
-            self.scale_latents(factor)
+        factors = (wanted * written).sum(dim=-1) / written.square().sum(dim=-1)
+        # A row without an active latent has no factor.
+        found = factors[factors.isfinite() & (factors > 0)]
+        if len(found):
+            self.scale_latents(float(found.median()))
 
     @torch.no_grad()
     def scale_latents(self, factor: float) -> None:

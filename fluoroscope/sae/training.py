@@ -30,7 +30,7 @@ from fluoroscope.sae.training_config import TrainingConfig
 
 BETAS = (0.5, 0.999)
 """Adam's. A latent is active in few rows, so a long memory of its gradients is stale: 0.9 left a
-third more unexplained than 0.5 (docs/decisions/the-learning-rate.md)."""
+quarter more unexplained than 0.5 (docs/decisions/the-learning-rate.md)."""
 
 
 class SAEVariant(NamedTuple):
@@ -280,7 +280,9 @@ class _Learner:
         values, indices = pre.topk(k, dim=-1, sorted=False)
         latents = torch.zeros_like(pre).scatter(-1, indices, values.relu())
         error = (latents @ sae.W_dec[dead] - residual).square().sum()
-        return coefficient * error / residual.square().sum()
+        left = residual.square().sum()
+        # Where nothing is left to explain, nothing is asked for.
+        return coefficient * error / left if left > 0 else 0.0
 
     @torch.no_grad()
     def _finished(self, parameters: State) -> SparseAutoencoder:

@@ -109,7 +109,8 @@ class ExtractStep(MapStep):
                 estimate_bytes(rows, len(self.points), self.model.d_model, self.extract.dtype)
             ),
             parallel=max(1, math.ceil(rows / (WINDOWS_PER_SHARD * self.context))),
-            note="activations=stream keeps nothing on disk, extract.dtype=bfloat16 half",
+            note="activations=stream keeps nothing on disk"
+            + (", extract.dtype=bfloat16 half" if self.extract.dtype == "float32" else ""),
         )
 
     def shards(self, run: Run) -> Sequence[Shard]:

@@ -4,6 +4,7 @@ from pydantic import PositiveInt
 
 from fluoroscope.activations.extract_config import StoreDtype
 from fluoroscope.core.config import Config
+from fluoroscope.core.storage import COMMIT
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.run import Run
@@ -40,9 +41,13 @@ def forward_cost(
 
 
 def load_model(run: Run, config: ModelConfig, device: str) -> LanguageModel:
+    """A hub model at the commit that the run was started with, whatever is there by now."""
+
     def load() -> LanguageModel:
-        return LanguageModel.load(
-            config.name, dtype=config.dtype, device=device, revision=config.revision
-        )
+        revision = config.revision
+        source = run.sources.get("model", "")
+        if source.startswith(COMMIT):
+            revision = source.removeprefix(COMMIT)
+        return LanguageModel.load(config.name, dtype=config.dtype, device=device, revision=revision)
 
     return run.cached(("model", config.name, config.revision, config.dtype, device), load)

@@ -131,7 +131,9 @@ def test_the_fingerprint_of_a_huge_file_sees_its_size_and_its_ends(tmp_path, mon
 
     def fingerprint(content: bytes) -> str:
         path.write_bytes(content)
-        return storage.fingerprint(path)
+        [(name, found)] = storage.fingerprints([path])
+        assert name == "weights"
+        return found
 
     plain = bytes(40)
     assert fingerprint(plain) == fingerprint(plain)
@@ -139,3 +141,18 @@ def test_the_fingerprint_of_a_huge_file_sees_its_size_and_its_ends(tmp_path, mon
     assert fingerprint(plain[1:] + b"1") != fingerprint(plain)
     assert fingerprint(plain + b"\0") != fingerprint(plain)
     assert fingerprint(b"short") == sha256_file(path)
+
+
+def test_all_files_share_what_is_read_for_fingerprints(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_BLOCK", 4)
+    monkeypatch.setattr(storage, "_BLOCKS", 8)
+    paths = [tmp_path / str(i) for i in range(4)]
+    for path in paths:
+        path.write_bytes(bytes(40))
+    found = storage.fingerprints(paths)
+    assert [name for name, _ in found] == ["0", "1", "2", "3"]
+    # Two blocks are left for each: the first and the last.
+    paths[0].write_bytes(bytes(20) + b"1" + bytes(19))
+    paths[1].write_bytes(bytes(39) + b"1")
+    again = storage.fingerprints(paths)
+    assert [a == b for a, b in zip(found, again, strict=True)] == [True, False, True, True]

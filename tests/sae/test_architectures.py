@@ -79,16 +79,19 @@ def test_one_seed_is_one_start_and_another_is_another(name):
 
 
 @every_architecture
-def test_latents_start_at_the_scale_that_reconstructs_best(name):
-    sae, x = make(name), rows()
+def test_latents_start_at_the_scale_that_reconstructs_most_rows_best(name):
+    def best_factors(sae, x):
+        wanted, written = (x - sae.b_dec).detach(), (sae(x) - sae.b_dec).detach()
+        found = (wanted * written).sum(dim=-1) / written.square().sum(dim=-1)
+        return found[found.isfinite() & (found > 0)]
 
-    def error(factor):
-        sae.scale_latents(factor)
-        found = float((sae(x) - x).square().sum())
-        sae.scale_latents(1 / factor)
-        return found
-
-    assert error(1.0) < min(error(0.9), error(1.1))
+    assert float(best_factors(make(name), rows()).median()) == pytest.approx(1, abs=1e-4)
+    # A few rows of huge norm do not decide, whatever they would have.
+    with_sinks = rows().clone()
+    with_sinks[::50] *= 100
+    sae = make(name)
+    sae.fit_latents(with_sinks)
+    assert float(best_factors(sae, rows()).median()) == pytest.approx(1, abs=0.1)
 
 
 @every_architecture

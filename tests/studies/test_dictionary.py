@@ -19,11 +19,13 @@ from fluoroscope.core.errors import (
 from fluoroscope.core.sink import SILENT
 from fluoroscope.core.storage import sha256_folder
 from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.tiny import tiny_model
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
 from fluoroscope.runs.step import ShardContext
 from fluoroscope.sae.formats.native import load_sae, sidecar_of
+from fluoroscope.steps.models import load_model
 from fluoroscope.steps.train_saes import sae_folder
 from fluoroscope.studies.dictionary.spec import DictionarySpec, SAESpec
 from fluoroscope.studies.dictionary.study import DictionaryStudy, sae_plans
@@ -259,17 +261,61 @@ def test_what_cannot_be_measured_is_left_empty_and_passes_no_gate(material, tmp_
     assert not gates.filter(pl.col("name") == "ce_recovered")["passed"][0]
 
 
-@pytest.mark.parametrize("exchanged", ["model", "corpus"])
-def test_a_run_is_not_taken_for_one_of_a_model_or_corpus_that_took_their_place(
-    finished, material, tmp_path, exchanged
+@pytest.mark.parametrize(
+    ("exchanged", "file"),
+    [
+        ("model", "llama/model.safetensors"),
+        ("model", "llama/config.json"),
+        ("model", "llama/tokenizer.json"),
+        ("model", "llama/special_tokens_map.json"),
+        ("corpus", "text.txt"),
+    ],
+)
+def test_a_finished_run_is_not_taken_for_one_of_what_took_its_sources_place(
+    finished, material, tmp_path, exchanged, file
 ):
     shutil.copytree(finished.folder, tmp_path / "small")
+    shutil.copytree(material, tmp_path / "material")
+    other = tmp_path / "material" / file
+    content = bytearray(other.read_bytes()) if other.exists() else bytearray(b"{}")
+    content[-1:] = b" " + content[-1:]
+    other.write_bytes(content)
+    spec = spec_of(material)
+    config = DictionaryStudy().resolve(spec)
+    moved = DictionaryStudy().resolve(spec_of(tmp_path / "material"))
+    before, after = DictionaryStudy().sources(config), DictionaryStudy().sources(moved)
+    assert {name for name in before if before[name] != after[name]} == {exchanged}
     record = json.loads((tmp_path / "small" / "run.json").read_text())
-    assert set(record["sources"]) == {"model", "corpus"}
-    record["sources"][exchanged] = "of another"
-    (tmp_path / "small" / "run.json").write_text(json.dumps(record))
+    assert record["sources"] == before
+    (tmp_path / "small" / "run.json").write_text(json.dumps({**record, "sources": after}))
     with pytest.raises(RunError, match=f"started with another {exchanged} than"):
         run_study(material, tmp_path)
+
+
+def test_a_run_from_before_sources_were_noted_goes_on(finished, material, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "small")
+    record = json.loads((tmp_path / "small" / "run.json").read_text())
+    sources = record.pop("sources")
+    (tmp_path / "small" / "run.json").write_text(json.dumps(record))
+    assert run_study(material, tmp_path).sources == sources
+
+
+def test_a_run_on_a_hub_model_stays_with_its_commit(finished, material, tmp_path, monkeypatch):
+    shutil.copytree(finished.folder, tmp_path / "small")
+    record = json.loads((tmp_path / "small" / "run.json").read_text())
+    record["sources"]["model"] = "commit:of-then"
+    (tmp_path / "small" / "run.json").write_text(json.dumps(record))
+    run = run_study(material, tmp_path)
+    assert run.sources["model"] == "commit:of-then"
+    asked, load = [], LanguageModel.load
+
+    def asked_for(name, *, revision, **rest):
+        asked.append(revision)
+        return load(name, **rest)
+
+    monkeypatch.setattr(LanguageModel, "load", asked_for)
+    load_model(run, run.config.model, "cpu")
+    assert asked == ["of-then"]
 
 
 @pytest.mark.parametrize(
