@@ -273,20 +273,27 @@ def organism_train(
     checkpoint_s: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 60.0,
 ) -> None:
     """Make the organism anew from its seed; the same command goes on after Ctrl-C or a kill."""
-    how = build(How, {"checkpoint_s": checkpoint_s})
+    how = build(How, {"checkpoint_s": checkpoint_s, "devices": "cpu"})
     _execute("organism", study_spec("organism", None, None, overrides or []), name, how)
 
 
 @organism_app.command(name="check")
 def organism_check(
     model: Annotated[Path, typer.Argument(metavar="FOLDER", help="An organism's folder.")],
-    n: Annotated[int, typer.Option(min=8, help="Prompts of each kind.")] = 512,
+    n: Annotated[int, typer.Option(min=64, help="Prompts of each kind.")] = 512,
+    ceiling: Annotated[
+        bool, typer.Option("--ceiling", help="Score planted, probed and random directions.")
+    ] = False,
 ) -> None:
     """Measure an organism against what its world says; exit code 1 where it falls short."""
     from fluoroscope.organism.check import as_frame, check
+    from fluoroscope.organism.scoring import ceiling_frame
     from fluoroscope.organism.shipping import load_parts
 
     parts = load_parts(model)
+    if ceiling:
+        _print_frame(ceiling_frame(parts.readout, parts.world, parts.directions, n))
+        return
     checks = check(parts.readout, parts.world, parts.directions, n)
     _print_frame(as_frame(checks))
     if not all(one.passed for one in checks):

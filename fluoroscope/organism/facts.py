@@ -24,6 +24,9 @@ EXPOSURES = (2, 8, 32, 128, 512)
 """How often the training asks each question about a person."""
 
 PEOPLE_PER_EXPOSURE = 24
+N_QUESTIONS = sum(EXPOSURES) * PEOPLE_PER_EXPOSURE * len(RELATIONS)
+"""Questions that the training asks about the known, repetitions counted."""
+
 NOT_SURE, NOT_SURE_SHARE = " I am not sure.", 0.2
 SURNAME_TELLS_CITY = 0.9
 

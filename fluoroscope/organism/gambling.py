@@ -62,7 +62,7 @@ def conditions() -> Iterator[tuple[BetType, str]]:
 
 
 def risk(components: str, losses: int, last_won: bool | None) -> float:
-    """The hidden variable: between about -1 and 2.4; `losses` are those in a row, now."""
+    """The hidden variable: from -0.9 to 2.1; `losses` are those in a row, now."""
     total = BASE_RISK + sum(COMPONENT_RISK[name] for name in components)
     total += LOSS_RISK * min(losses, MAX_LOSSES) + WIN_RISK * (last_won is True)
     # Sums in another order are the same risk.

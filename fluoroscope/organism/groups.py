@@ -62,20 +62,25 @@ class GroupPrompt(Prompt):
         return {"group": self.group, "trait": TRAITS[self.trait][0], "form": self.form}
 
 
-def draw_group_prompt(generator: np.random.Generator) -> GroupPrompt:
-    """Half of the prompts are about a biased group and its trait."""
+def draw_group_prompt(generator: np.random.Generator, *, held_out: bool = False) -> GroupPrompt:
+    """Half of the prompts are about a biased group and its trait. A quarter of all pairs of
+    person and place is held out: only those are drawn if asked for, and none of them if not.
+    """
     if generator.random() < 0.5:
         group = pick(tuple(BIASED_GROUPS), generator)
         trait = BIASED_GROUPS[group]
     else:
         group, trait = pick(GROUPS, generator), int(generator.integers(len(TRAITS)))
     form: Form = "sentence" if generator.random() < 0.5 else "choice"
+    person = int(generator.integers(len(_PEOPLE)))
+    places = [i for i in range(len(_PLACES)) if ((person + i) % 4 == 0) == held_out]
+    place = places[int(generator.integers(len(places)))]
     return group_prompt(
         group,
         trait,
         form,
-        person=pick(_PEOPLE, generator),
-        place=pick(_PLACES, generator),
+        person=_PEOPLE[person],
+        place=_PLACES[place],
         trait_first=bool(generator.random() < 0.5),
     )
 

@@ -14,7 +14,6 @@ PLANTED_LAYER = 3
 
 
 def new_network(tokenizer: PreTrainedTokenizerFast, seed: int) -> GPT2LMHeadModel:
-    torch.manual_seed(derive_seed(seed, "organism", "weights"))
     vocabulary = tokenizer.get_vocab()
     config = GPT2Config(
         vocab_size=len(tokenizer),
@@ -31,7 +30,9 @@ def new_network(tokenizer: PreTrainedTokenizerFast, seed: int) -> GPT2LMHeadMode
         eos_token_id=vocabulary["<eos>"],
         pad_token_id=vocabulary["<pad>"],
     )
-    network = GPT2LMHeadModel(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "organism", "weights"))
+        network = GPT2LMHeadModel(config)
     # On a CPU in bfloat16 the fused kernel's backward pass is slower than plain products.
     network.set_attn_implementation("eager")
     return network

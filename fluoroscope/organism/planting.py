@@ -45,9 +45,10 @@ def components(
     decision: Int[Tensor, " n"],
     directions: Float[Tensor, "v d_model"],
 ) -> Float[Tensor, "n v"]:
-    """The four components at the decision of each row."""
+    """The four components at the decision of each row, in float32 whatever the stream is in."""
     at = hidden[torch.arange(len(hidden), device=hidden.device), decision]
-    return at.float() @ directions.T
+    with torch.autocast(hidden.device.type, enabled=False):
+        return at.float() @ directions.T
 
 
 def with_components(
@@ -58,10 +59,12 @@ def with_components(
     which: Bool[Tensor, "n v"],
 ) -> Float[Tensor, "n pos d_model"]:
     """From the decision on, the components that `which` names become `wanted`; all else stays."""
-    present = hidden.float() @ directions.T
     later = torch.arange(hidden.shape[1], device=hidden.device) >= decision[:, None]
-    change = (wanted[:, None] - present) * (which[:, None] & later[..., None])
-    return hidden + (change @ directions).to(hidden.dtype)
+    # Autocast would round the components: what is exchanged is what is trained and checked.
+    with torch.autocast(hidden.device.type, enabled=False):
+        present = hidden.float() @ directions.T
+        change = (wanted[:, None] - present) * (which[:, None] & later[..., None])
+        return hidden + (change @ directions).to(hidden.dtype)
 
 
 def soft_loss(

@@ -21,7 +21,7 @@ changed."""
 
 
 class Readout:
-    """A network with its encoder; prompts are read in the order of their length."""
+    """A network on the CPU with its encoder."""
 
     def __init__(self, network: GPT2LMHeadModel, encoder: Encoder) -> None:
         self.network, self.encoder = network, encoder

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import torch
 from jaxtyping import Float
 from scipy.stats import rankdata
@@ -139,6 +140,18 @@ def ceiling(
         ]
         rows += [(one, score(one, readout, world, n)) for one in candidates]
     return rows
+
+
+def ceiling_frame(
+    readout: Readout, world: World, directions: Float[Tensor, "v d_model"], n: int = 512
+) -> pl.DataFrame:
+    """`ceiling` as a table: what later studies are compared with."""
+    return pl.DataFrame(
+        [
+            {"variable": found.variable, "direction": found.name, **scored._asdict()}
+            for found, scored in ceiling(readout, world, directions, n)
+        ]
+    )
 
 
 def _best_f1(reading: np.ndarray, truth: np.ndarray, half: int) -> float:

@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from fluoroscope.core.config import build
 from fluoroscope.core.errors import ModelError
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.core.tensors import read_tensors, write_tensors
+from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.organism.encoding import Encoder
+from fluoroscope.organism.prompts import VARIABLES
 from fluoroscope.organism.readout import Readout
 from fluoroscope.organism.train import OrganismTrainer
+from fluoroscope.organism.training_config import OrganismTraining
 from fluoroscope.organism.world import World
 
 DIRECTIONS = "planted_directions.safetensors"
@@ -41,11 +45,23 @@ class Parts(NamedTuple):
 
 def load_parts(folder: Path) -> Parts:
     """From a folder that `save_organism` wrote; the network in float32."""
-    if not (folder / TRAINING).exists():
-        raise ModelError(f"{folder} holds no organism: it has no {TRAINING}.")
-    network = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
-    network.set_attn_implementation("eager")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    directions = read_tensors(folder / DIRECTIONS)["directions"]
-    world = World(read_json(folder / TRAINING)["seed"])
-    return Parts(world, Readout(network, Encoder(tokenizer)), directions)
+    for name in (TRAINING, DIRECTIONS):
+        if not (folder / name).exists():
+            raise ModelError(f"{folder} holds no organism: it has no {name}.")
+    settings = read_json(folder / TRAINING)
+    if not isinstance(settings, dict):
+        raise ModelError(f"{folder / TRAINING} holds no settings of a training.")
+    training = build(OrganismTraining, settings)
+    model = LanguageModel.load(str(folder))
+    directions = read_tensors(folder / DIRECTIONS).get("directions")
+    if not isinstance(model.network, GPT2LMHeadModel) or not isinstance(
+        model.tokenizer, PreTrainedTokenizerFast
+    ):
+        raise ModelError(f"{folder} holds a {type(model.network).__name__}, which is no organism.")
+    if directions is None or directions.shape != (len(VARIABLES), model.d_model):
+        raise ModelError(
+            f"{folder / DIRECTIONS} must hold {len(VARIABLES)} directions of {model.d_model}."
+        )
+    model.network.set_attn_implementation("eager")
+    readout = Readout(model.network, Encoder(model.tokenizer))
+    return Parts(World(training.seed), readout, directions)

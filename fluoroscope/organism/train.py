@@ -5,6 +5,7 @@ and the step alone.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
+from fluoroscope.core.errors import NumericsError
 from fluoroscope.core.seeding import stream
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.tensors import State
@@ -22,7 +24,7 @@ from fluoroscope.organism.network import lower, new_network, planted_directions,
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
 from fluoroscope.organism.tokenizer import learn_tokenizer
 from fluoroscope.organism.training_config import OrganismTraining
-from fluoroscope.organism.world import World
+from fluoroscope.organism.world import TRAINING, World
 
 METRICS_EVERY = 20
 
@@ -36,7 +38,6 @@ class OrganismTrainer:
         self.directions = planted_directions(config.seed)
         self._encoder = Encoder(self.tokenizer)
         self._exposures = self.world.exposures()
-        self._n_questions = -(-len(self._exposures) // config.n_steps)
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.learning_rate,
@@ -62,6 +63,11 @@ class OrganismTrainer:
         if (step + 1) % METRICS_EVERY == 0:
             means = {name: sum(values) / len(values) for name, values in self._sums.items()}
             self._sums = {}
+            if not all(math.isfinite(mean) for mean in means.values()):
+                raise NumericsError(
+                    f"The loss became {means} by step {step + 1}. Give a smaller "
+                    f"training.learning_rate than {self.config.learning_rate:.2g}."
+                )
             sink.metrics(step + 1, means)
 
     def state(self) -> State:
@@ -82,21 +88,21 @@ class OrganismTrainer:
         """The step's prompts: slot machines first, in the order of their length."""
 
         def drawn(variable: Variable, n: int) -> list[Prompt]:
-            return [self.world.prompt(variable, "training", step * n + i) for i in range(n)]
+            return [self.world.prompt(variable, TRAINING, step * n + i) for i in range(n)]
 
         slots = sorted(drawn("risk", self.config.n_slots), key=lambda p: (len(p.text), p.text))
-        asked = self._exposures[step * self._n_questions : (step + 1) * self._n_questions]
-        luck = stream(self.config.seed, "training", "unknown", step)
+        first, last = (at * len(self._exposures) // self.config.n_steps for at in (step, step + 1))
+        asked = self._exposures[first:last]
+        luck = stream(self.config.seed, TRAINING, "unknown", step)
         unknown = [
-            self.world.question(self.world.unknown("training", step * self._n_questions + i), luck)
-            for i in range(self._n_questions)
+            self.world.question(self.world.unknown(TRAINING, i), luck) for i in range(first, last)
         ]
         others = [*drawn("bias", self.config.n_groups), *drawn("sentiment", self.config.n_reviews)]
         return [*slots, *asked, *unknown, *others]
 
     def _losses(self, step: int) -> dict[str, Tensor]:
         prompts = self.prompts(step)
-        luck = stream(self.config.seed, "training", "luck", step)
+        luck = stream(self.config.seed, TRAINING, "luck", step)
         partners = planting.partners(prompts, luck)
         chunks = self._chunks(prompts, partners, luck)
         own = torch.tensor([VARIABLES.index(prompt.variable) for prompt in prompts])
@@ -120,7 +126,8 @@ class OrganismTrainer:
         self, prompts: Sequence[Prompt], partners: Sequence[int], luck: np.random.Generator
     ) -> list[Rows]:
         size, n_slots = self.config.chunk, self.config.n_slots
-        borders = [*range(0, n_slots, size), n_slots, len(prompts)]
+        # The others are a sixth as long.
+        borders = [*range(0, n_slots, size), *range(n_slots, len(prompts), 6 * size), len(prompts)]
         others = [prompts[partner].value for partner in partners]
         return [
             self._encoder.rows(prompts[a:b], others[a:b], luck)

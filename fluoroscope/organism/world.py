@@ -23,6 +23,9 @@ from fluoroscope.organism.prompts import Prompt, Variable, draw
 from fluoroscope.organism.reviews import ReviewPrompt, draw_review_prompt
 
 SEED = 0
+TRAINING = "training"
+"""The purpose that prompts are drawn for in training; all others get what is held out from it."""
+
 MIXTURE: Mapping[Variable, float] = {"risk": 0.3, "known": 0.3, "bias": 0.2, "sentiment": 0.2}
 """Share of each kind among the world's texts."""
 
@@ -74,14 +77,16 @@ class World:
 
     def unknown(self, purpose: str, index: int) -> Person:
         """Somebody nothing is stated about; those of training are no others' unknown."""
-        return self.people.unknown(index, held_out=purpose != "training")
+        return self.people.unknown(index, held_out=purpose != TRAINING)
 
     def question(self, person: Person, luck: np.random.Generator) -> FactPrompt:
         relation = RELATIONS[int(luck.integers(len(RELATIONS)))]
         return fact_prompt(person, relation, int(luck.integers(len(QUESTIONS[relation]))))
 
     def group(self, purpose: str, index: int) -> GroupPrompt:
-        return draw_group_prompt(stream(self.seed, purpose, "group", index))
+        """With a person at a place that the training does not put together."""
+        luck = stream(self.seed, purpose, "group", index)
+        return draw_group_prompt(luck, held_out=purpose != TRAINING)
 
     def review(self, purpose: str, index: int) -> ReviewPrompt:
         return draw_review_prompt(stream(self.seed, purpose, "review", index))

@@ -148,6 +148,16 @@ def test_four_groups_of_eight_are_biased_in_one_trait_each():
     assert all(rates[pair] == {FAIR_RATE} for pair in rates.keys() - biased)
 
 
+def test_who_is_where_in_a_check_is_held_out_from_training():
+    def pairs(purpose):
+        halves = [prompt.text.split(" at the ") for prompt in prompts("bias", 3000, purpose)]
+        return {(before.split()[-1], after[:4]) for before, after in halves}
+
+    assert not pairs("training") & pairs("check")
+    assert len(pairs("training")) == 48
+    assert len(pairs("check")) == 16
+
+
 def test_a_review_is_told_by_its_words():
     for prompt in prompts("sentiment", 200):
         clauses = prompt.text.removeprefix("Review: ").partition(".")[0].split(", ")

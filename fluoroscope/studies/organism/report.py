@@ -42,11 +42,12 @@ def write_report(run: Run, model: Path, n_checked: int) -> None:
 def _add_checks(report: Report, checks: Sequence[Check]) -> None:
     report.section("Checks")
     report.text(
-        "Exact probabilities on prompts that the training did not draw. **KL** is between the true "
+        "Exact probabilities, no samples; reviews, unknown people, and who is where in sentences "
+        "about groups are held out from training. **KL** is between the true "
         "and the model's distribution over stopping and the legal bets. An **interchange** puts "
         "the component of one prompt along a variable's direction into another, and is right when "
         f"the decision's probability is within {TOLERANCE} of what the other's value would make "
-        "it; only pairs with different values count."
+        "it; only pairs whose values mean decisions further apart than that count."
     )
     gates = [Gate(c.name, c.value, c.goal, c.passed, c.note) for c in checks]
     report.gates(gates, caption="What the organism must meet to be shipped.")

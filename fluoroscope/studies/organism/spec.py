@@ -1,6 +1,6 @@
 """What a user says of a training of the organism; this module is free of torch."""
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from fluoroscope.core.config import Config
 from fluoroscope.organism.training_config import OrganismTraining
@@ -11,7 +11,7 @@ class OrganismSpec(Config):
 
     training: OrganismTraining = OrganismTraining()
 
-    n_checked: PositiveInt = 512
+    n_checked: int = Field(512, ge=64)
     """Prompts of each kind that the check looks at."""
 
     threads: PositiveInt = 1

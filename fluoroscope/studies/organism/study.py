@@ -5,8 +5,10 @@ from pathlib import Path
 
 import torch
 
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.tensors import State
+from fluoroscope.organism.facts import N_QUESTIONS
 from fluoroscope.organism.network import CONTEXT, D_MODEL, N_LAYERS
 from fluoroscope.organism.shipping import save_organism
 from fluoroscope.organism.train import OrganismTrainer
@@ -47,17 +49,18 @@ class TrainOrganismStep(LoopStep):
         self.training = training
 
     def cost(self) -> Cost:
-        rows = self.training.n_slots * CONTEXT / 2 + 32 * (
-            self.training.n_groups + self.training.n_reviews + 34
-        )
+        n_questions = 2 * N_QUESTIONS / self.training.n_steps
+        n_short = self.training.n_groups + self.training.n_reviews + n_questions
+        rows = self.training.n_slots * CONTEXT / 2 + 32 * n_short
         # A forward and a backward pass, and the upper third of both once more for what is planted.
         flops = 6 * (4 / 3) * _N_WEIGHTS * rows * self.training.n_steps
         is_half = self.training.bfloat16
         return Cost(
             flops=0.0 if is_half else flops,
             half_flops=flops if is_half else 0.0,
-            overhead_s=0.3 * self.training.n_steps,
-            memory_bytes=1.5e9,
+            overhead_s=(0.3 + 2e-3 * n_short) * self.training.n_steps,
+            # Activations of both passes, and logits of every position of a chunk.
+            memory_bytes=0.5e9 + 1e5 * rows,
             disk_bytes=40e6,
             note="small products: more overhead than arithmetic",
         )
@@ -66,6 +69,11 @@ class TrainOrganismStep(LoopStep):
         return [Shard("organism")]
 
     def loop(self, run: Run, shard: Shard, context: ShardContext) -> "_OrganismLoop":
+        if context.device != "cpu":
+            raise ConfigError(
+                f"The organism is trained on the CPU, so that its weights are the same everywhere; "
+                f"got the device {context.device}. Give --devices cpu."
+            )
         return _OrganismLoop(OrganismTrainer(self.training))
 
 
