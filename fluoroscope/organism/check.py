@@ -1,9 +1,9 @@
 """Does the organism do what its world says, for the reason that was planted?
 
-Every number is exact (probabilities, no samples) and stands beside its goal. Reviews, unknown
-people, and who is where in sentences about groups are held out from training. The states of slot
-machines are drawn anew, but short games are few and mostly the same ones; the facts are those that
-were learned, as they must be.
+Every number is exact (probabilities, no samples) and stands beside its goal. Unknown people, and
+who is where in sentences about groups, are held out from training. Reviews are drawn anew, of which
+there are millions; so are the states of slot machines, but short games are few and mostly the same
+ones. The facts are those that were learned, as they must be.
 """
 
 import math

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from fluoroscope.core.config import build
@@ -20,7 +20,7 @@ from fluoroscope.organism.training_config import OrganismTraining
 from fluoroscope.organism.world import World
 
 DIRECTIONS = "planted_directions.safetensors"
-TRAINING = "training.json"
+SETTINGS = "training.json"
 
 
 def save_organism(trainer: OrganismTrainer, folder: Path) -> None:
@@ -28,10 +28,11 @@ def save_organism(trainer: OrganismTrainer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     network = GPT2LMHeadModel(trainer.network.config)
     network.load_state_dict(trainer.network.state_dict())
-    network.to(torch.bfloat16).save_pretrained(folder)  # pyright: ignore[reportArgumentType]  # torch's own signature
+    nn.Module.to(network, torch.bfloat16)
+    network.save_pretrained(folder)
     trainer.tokenizer.save_pretrained(folder)
     write_tensors(folder / DIRECTIONS, {"directions": trainer.directions})
-    write_json(folder / TRAINING, trainer.config.model_dump(mode="json"))
+    write_json(folder / SETTINGS, trainer.config.model_dump(mode="json"))
 
 
 class Parts(NamedTuple):
@@ -45,12 +46,12 @@ class Parts(NamedTuple):
 
 def load_parts(folder: Path) -> Parts:
     """From a folder that `save_organism` wrote; the network in float32."""
-    for name in (TRAINING, DIRECTIONS):
+    for name in (SETTINGS, DIRECTIONS):
         if not (folder / name).exists():
             raise ModelError(f"{folder} holds no organism: it has no {name}.")
-    settings = read_json(folder / TRAINING)
+    settings = read_json(folder / SETTINGS)
     if not isinstance(settings, dict):
-        raise ModelError(f"{folder / TRAINING} holds no settings of a training.")
+        raise ModelError(f"{folder / SETTINGS} holds no settings of a training.")
     training = build(OrganismTraining, settings)
     model = LanguageModel.load(str(folder))
     directions = read_tensors(folder / DIRECTIONS).get("directions")

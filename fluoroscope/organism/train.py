@@ -108,7 +108,7 @@ class OrganismTrainer:
         own = torch.tensor([VARIABLES.index(prompt.variable) for prompt in prompts])
         # Half of the rows get the other three components of strangers as well.
         also = torch.from_numpy(luck.random((len(prompts), 1)) < 0.5)
-        which = torch.nn.functional.one_hot(own, len(VARIABLES)).bool() | also
+        is_own = torch.nn.functional.one_hot(own, len(VARIABLES)).bool()
         strangers = torch.from_numpy(luck.permutation(len(prompts)))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
             hidden = [lower(self.network, rows.tokens) for rows in chunks]
@@ -118,9 +118,8 @@ class OrganismTrainer:
                     for h, rows in zip(hidden, chunks, strict=True)
                 ]
             )
-            is_own = torch.nn.functional.one_hot(own, len(VARIABLES)).bool()
             wanted = torch.where(is_own, found[partners], found[strangers])
-            return self._chunk_losses(chunks, hidden, wanted, which)
+            return self._chunk_losses(chunks, hidden, wanted, is_own | also)
 
     def _chunks(
         self, prompts: Sequence[Prompt], partners: Sequence[int], luck: np.random.Generator

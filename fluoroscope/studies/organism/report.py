@@ -42,8 +42,8 @@ def write_report(run: Run, model: Path, n_checked: int) -> None:
 def _add_checks(report: Report, checks: Sequence[Check]) -> None:
     report.section("Checks")
     report.text(
-        "Exact probabilities, no samples; reviews, unknown people, and who is where in sentences "
-        "about groups are held out from training. **KL** is between the true "
+        "Exact probabilities, no samples; unknown people, and who is where in sentences about "
+        "groups, are held out from training. **KL** is between the true "
         "and the model's distribution over stopping and the legal bets. An **interchange** puts "
         "the component of one prompt along a variable's direction into another, and is right when "
         f"the decision's probability is within {TOLERANCE} of what the other's value would make "
