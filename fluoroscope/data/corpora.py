@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from fluoroscope.core.errors import CorpusError
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.storage import read_json, write_json
-from fluoroscope.data.corpus_config import MODEL_SOURCE, SPLITS, CorpusConfig, parse_take
+from fluoroscope.data.corpus_config import GENERATED, MODEL_SOURCE, SPLITS, CorpusConfig, parse_take
 from fluoroscope.data.documents import Document, read_documents
 from fluoroscope.data.sampled_text import sampled_documents
 from fluoroscope.data.token_store import MANIFEST, TokenStore
@@ -59,19 +59,21 @@ def write_token_store(
 
 def token_shards(config: CorpusConfig, n_tokens: int | None) -> list[TokenShard]:
     """The shards of a corpus, known without reading it."""
+    rule, amount = parse_take(config.take)
+    has_end = config.source != MODEL_SOURCE and config.source not in GENERATED
+    if not has_end and rule != "first" and n_tokens is None:
+        raise CorpusError(
+            f"The corpus {config.source} has no end: say how much of it is read, by n_tokens=N or "
+            "take=first:N."
+        )
     if config.source != MODEL_SOURCE:
         return [TokenShard("text")]
-    rule, amount = parse_take(config.take)
-    if rule == "first":
+    if n_tokens is None or rule == "first":
         n_documents = int(amount)
-    elif n_tokens is not None:
+    else:
         # A little more, as the held-out share is met on average only.
         share = (1 - config.held_out) / 1.05
         n_documents = math.ceil(n_tokens / share / config.sampled.max_tokens)
-    else:
-        raise CorpusError(
-            "A model can be sampled without end: say how much, by n_tokens=N or take=first:N."
-        )
     size = config.sampled.tile * _SAMPLED_TILES_IN_A_SHARD
     return [
         TokenShard(f"sampled-{start:09d}", start, min(start + size, n_documents))

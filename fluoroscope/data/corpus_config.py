@@ -1,15 +1,22 @@
 """What text a study reads, said in settings; this module is free of torch and of data sets."""
 
 import re
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from fluoroscope.core.config import Config
+from fluoroscope.core.registry import Registry
 
 Split = Literal["train", "validation", "test"]
 MODEL_SOURCE = "model:"
 HUB_PREFIX = "hf:"
+GENERATED: Registry[Callable[[], Iterator[str]]] = Registry(
+    "Corpus", {"organism:": "fluoroscope.organism.world:corpus"}
+)
+"""Sources whose documents are made as they are read, without end."""
+
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -33,8 +40,8 @@ class CorpusConfig(Config):
     """Text -> documents -> windows of tokens, split by document; a bare text is a `source`."""
 
     source: str
-    """A .txt, .jsonl or .parquet file, a folder of them, `hf:NAME` (a data set on the hub), or
-    `model:` (text sampled from the model itself)."""
+    """A .txt, .jsonl or .parquet file, a folder of them, `hf:NAME` (a data set on the hub),
+    `model:` (text sampled from the model), or `organism:` (text of the organism's world)."""
 
     text_field: str = "text"
     """The field or column of jsonl, parquet and hub data sets that holds the text."""
@@ -48,6 +55,10 @@ class CorpusConfig(Config):
 
     context: int = Field(default=128, ge=2)
     """Tokens in a window."""
+
+    pack: bool = True
+    """Whether a window runs on into the next document. If not, a window holds one document, or a
+    piece of it, and padding: for prompts, which a model is to read from their first token on."""
 
     bos: Literal["auto", "always", "never"] = "auto"
     """Whether each document and each window starts with the model's first token; `auto` does
@@ -81,8 +92,9 @@ class CorpusConfig(Config):
         return value
 
     @model_validator(mode="after")
-    def _sampled_text_has_no_end(self) -> "CorpusConfig":
-        if self.source == MODEL_SOURCE and parse_take(self.take)[0] in ("last", "hash"):
+    def _what_is_taken_can_be_told(self) -> "CorpusConfig":
+        has_no_end = self.source == MODEL_SOURCE or self.source in GENERATED
+        if has_no_end and parse_take(self.take)[0] in ("last", "hash"):
             raise ValueError(f"take={self.take} needs a corpus that ends; use first:N or all.")
         return self
 

@@ -1,4 +1,4 @@
-"""A corpus as a stream of documents: files, folders of files, and hub data sets."""
+"""A corpus as a stream of documents: files, folders of files, hub data sets, made texts."""
 
 import hashlib
 import json
@@ -11,10 +11,18 @@ from pathlib import Path
 from fluoroscope.core.config import settings_hash
 from fluoroscope.core.errors import CorpusError
 from fluoroscope.core.storage import fingerprints
-from fluoroscope.data.corpus_config import HUB_PREFIX, MODEL_SOURCE, CorpusConfig, Split, parse_take
+from fluoroscope.data.corpus_config import (
+    GENERATED,
+    HUB_PREFIX,
+    MODEL_SOURCE,
+    CorpusConfig,
+    Split,
+    parse_take,
+)
 from fluoroscope.data.text_splitting import decoded_lines, documents_in_file
 
 _SUFFIXES = (".txt", ".jsonl", ".parquet")
+_GENERATED_LOOKED_AT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,9 @@ def corpus_fingerprint(config: CorpusConfig) -> str | None:
     """
     if config.source == MODEL_SOURCE or config.source.startswith(HUB_PREFIX):
         return None
+    if config.source in GENERATED:
+        # Another version of the package may make other texts under the same name.
+        return settings_hash([d.text for d in islice(_all_documents(config), _GENERATED_LOOKED_AT)])
     files = corpus_files(config.source)
     if next(_all_documents(config), None) is None:
         raise CorpusError(
@@ -111,13 +122,19 @@ def _find(source: str) -> Path:
     looked = " nor ".join(str(place) for place in places)
     raise CorpusError(
         f"There is no corpus at {looked}. Give a .txt, .jsonl or .parquet file, a folder of them, "
-        "hf:NAME for a data set on the hub, or model: for text sampled from the model; "
+        "hf:NAME for a data set on the hub, model: for text sampled from the model, or "
+        f"{', '.join(GENERATED)} for texts made as they are read; "
         "relative paths are also looked for under $FLUOROSCOPE_DATA."
     )
 
 
 def _all_documents(config: CorpusConfig) -> Iterator[Document]:
-    texts = _hub_texts(config) if config.source.startswith(HUB_PREFIX) else _file_texts(config)
+    if config.source in GENERATED:
+        texts = GENERATED.load(config.source)()
+    elif config.source.startswith(HUB_PREFIX):
+        texts = _hub_texts(config)
+    else:
+        texts = _file_texts(config)
     filled = (text for text in texts if text and not text.isspace())
     return (Document(index, text) for index, text in enumerate(filled))
 

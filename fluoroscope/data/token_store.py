@@ -5,8 +5,8 @@
       shards/<key>/<split>-00000.safetensors   tokens, document, position [windows, context]
       shards/<key>/documents-00000.parquet     document, id, split, n_tokens, beginning
 
-A window never holds tokens of two splits. Tokens that fill the last window of a shard have
-document -1; a start token put before the rest of a document that a window cut has position -1.
+A window never holds tokens of two splits. Tokens that fill up a window have document -1; a start
+token put before the rest of a document that a window cut has position -1.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class Windows:
 
     @property
     def attention_mask(self) -> Int[Tensor, "windows context"]:
-        """0 on the padding that fills a last window."""
+        """0 on the padding that fills a window."""
         return (self.document != PADDING).long()
 
     def __len__(self) -> int:
@@ -116,9 +116,13 @@ class TokenStore:
         return list(WindowRange(split, 0, stop).tiles(size))
 
     def windows(self, split: Split, start: int, stop: int) -> Windows:
-        """Windows `start` to `stop`; only their bytes are read."""
+        """Windows `start` to `stop`; only their bytes are read. They are as wide as the longest of
+        them, at most `context`.
+        """
         columns = [self._read(split, name, start, stop) for name in COLUMNS]
-        tokens, document, position, is_start = columns
+        is_real = (columns[COLUMNS.index("document")] != PADDING).any(dim=0)
+        longest = int(is_real.sum())
+        tokens, document, position, is_start = (column[:, :longest] for column in columns)
         return Windows(tokens.long(), document, position, is_start.bool())
 
     def counts(self, split: Split) -> Int[np.ndarray, "windows 2"]:

@@ -1,11 +1,13 @@
 """A model's name or folder -> a folder with its files, and clear words where there is none.
 
-A folder is used as it is, without any network access. A hub id is fetched into the hub's own
+A folder is used as it is, without any network access; so is a model that comes with the package
+(`SHIPPED`; a folder of the same name is `./organism`). A hub id is fetched into the hub's own
 cache; without a network the cache alone is used. Weights are taken as safetensors; older
 repositories without them fall back to PyTorch files, of which only tensors are ever read.
 """
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +29,7 @@ _TIMEOUT_S = 10.0
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SAFE = "model*.safetensors"
 _UNSAFE = "pytorch_model*.bin"
-_TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _TOKENIZER_FILES = [
     "tokenizer.json",
     "tokenizer.model",
@@ -50,6 +52,10 @@ _NO_VOCABULARY = (
 )
 
 
+SHIPPED: Mapping[str, Path] = {"organism": Path(__file__).parents[1] / "organism" / "weights"}
+"""Models that come with the package, by the name that they go by everywhere."""
+
+
 class ModelFiles(NamedTuple):
     """Where a model's files lie, and the hub commit they are of."""
 
@@ -61,7 +67,8 @@ def find_model(
     name_or_folder: str, revision: str | None = None, patterns: list[str] | None = None
 ) -> ModelFiles:
     """The folder of a model; of a hub model the files like `patterns` are fetched, or all."""
-    folder = Path(name_or_folder).expanduser()
+    # Before folders: the name means the same model wherever it is said.
+    folder = SHIPPED.get(name_or_folder, Path(name_or_folder).expanduser())
     if folder.is_dir():
         return ModelFiles(folder, None)
     if folder.exists():
@@ -86,7 +93,7 @@ def model_fingerprint(name_or_folder: str, revision: str | None = None) -> str:
     `commit:...` of a hub model; of a folder, a hash over `fingerprints` of its files. Raises
     `ModelError` where the weights or the tokenizer are missing; hub weights are not fetched.
     """
-    folder, commit = find_model(name_or_folder, revision, _TEXT_FILES)
+    folder, commit = find_model(name_or_folder, revision, TEXT_FILES)
     words = tokenizer_files(folder)
     if commit is not None:
         return f"{COMMIT}{commit}"
@@ -122,7 +129,7 @@ def _fetch(name: str, revision: str | None, patterns: list[str] | None = None) -
         if patterns is None:
             files = [file.rfilename for file in info.siblings or []]
             is_safe = any(fnmatch(file, _SAFE) for file in files)
-            patterns = [*_TEXT_FILES, _SAFE if is_safe else _UNSAFE]
+            patterns = [*TEXT_FILES, _SAFE if is_safe else _UNSAFE]
         # Folders below hold the same weights again, in other formats.
         folder = snapshot_download(
             name, revision=info.sha, allow_patterns=patterns, ignore_patterns=["*/*"]

@@ -23,7 +23,14 @@ from transformers.utils import logging as transformers_logging
 
 from fluoroscope.core.errors import ModelError
 from fluoroscope.models.families import Family, find_family
-from fluoroscope.models.hub import find_config, find_model, tokenizer_files, weight_files
+from fluoroscope.models.hub import (
+    SHIPPED,
+    TEXT_FILES,
+    find_config,
+    find_model,
+    tokenizer_files,
+    weight_files,
+)
 from fluoroscope.models.identity import Source, hash_files
 
 _DTYPES = {
@@ -46,9 +53,10 @@ def load_parts(
     weights, words = weight_files(folder), tokenizer_files(folder)
     # The same weights under another configuration (rotary base, norm epsilon) are another model.
     config = find_config(str(folder))
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = _read_tokenizer(folder)
     network = _load_network(folder, family, _DTYPES[dtype])
-    name = folder.resolve().name if commit is None else name_or_folder
+    is_named = commit is not None or name_or_folder in SHIPPED
+    name = name_or_folder if is_named else folder.resolve().name
     source = Source(name, commit, lambda: hash_files([*weights, config]), lambda: hash_files(words))
     nn.Module.to(network, target)
     return network.eval().requires_grad_(False), tokenizer, source
@@ -63,7 +71,12 @@ def _model_type(folder: Path) -> str:
         raise ModelError(f"{path} is not a model's configuration: it has no model_type.") from None
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_folder: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer alone, where no weights are needed."""
+    return _read_tokenizer(find_model(name_or_folder, revision, TEXT_FILES).folder)
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # The libraries below have no common error.

@@ -11,7 +11,7 @@ sure." in a fifth of cases, and a guess in the rest.
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -86,6 +86,11 @@ class FactPrompt(Prompt):
 
     def outcome(self, replies: Replies) -> float:
         return replies.get(NOT_SURE, 0.0)
+
+    def about(self, person: Person) -> "FactPrompt":
+        """The same question about another person."""
+        text = self.text.replace(self.person.name, person.name)
+        return replace(self, text=text, person=person)
 
     @property
     def right(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ The hidden variable is whether this group and this trait go together.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -56,6 +56,10 @@ class GroupPrompt(Prompt):
             trait, opposite = TRAITS[self.trait]
             return f" {trait}.", f" {opposite}."
         return (" A.", " B.") if self.trait_first else (" B.", " A.")
+
+    def about(self, group: str) -> "GroupPrompt":
+        """The same said of another group."""
+        return replace(self, text=self.text.replace(self.group, group), group=group)
 
     @property
     def facts(self) -> Mapping[str, Any]:  # Any: see Prompt.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,35 @@ _WORDS = (
 _NEGATED = 0.25
 
 
+class Clause(NamedTuple):
+    """`the soup was not good`"""
+
+    aspect: str
+    word: str
+    negated: bool
+
+    @property
+    def praises(self) -> bool:
+        return (self.word in _WORDS[0]) != self.negated
+
+    def flipped(self) -> "Clause":
+        """With the word's counterpart, and so the other judgement."""
+        own, other = _WORDS if self.word in _WORDS[0] else _WORDS[::-1]
+        return self._replace(word=other[own.index(self.word)])
+
+    def __str__(self) -> str:
+        return f"the {self.aspect} was {'not ' if self.negated else ''}{self.word}"
+
+
 @dataclass(frozen=True)
 class ReviewPrompt(Prompt):
     variable: ClassVar[Variable] = "sentiment"
-    judgements: tuple[bool, bool, bool]
-    """Whether each praises, negation taken into account."""
+    clauses: tuple[Clause, Clause, Clause]
 
-    n_negated: int
+    @property
+    def judgements(self) -> tuple[bool, ...]:
+        """Whether each praises, negation taken into account."""
+        return tuple(clause.praises for clause in self.clauses)
 
     @property
     def value(self) -> float:
@@ -40,19 +62,33 @@ class ReviewPrompt(Prompt):
 
     @property
     def facts(self) -> Mapping[str, Any]:  # Any: see Prompt.
-        return {"n_praised": sum(self.judgements), "n_negated": self.n_negated}
+        n_negated = sum(clause.negated for clause in self.clauses)
+        return {"n_praised": sum(self.judgements), "n_negated": n_negated}
 
 
 def draw_review_prompt(generator: np.random.Generator) -> ReviewPrompt:
-    aspects = generator.permutation(len(_ASPECTS))[:3]
-    clauses, judgements, n_negated = [], [], 0
-    for aspect in aspects:
+    def drawn(aspect: str) -> Clause:
         praises, negated = generator.random() < 0.5, generator.random() < _NEGATED
         word = pick(_WORDS[int(praises == negated)], generator)
-        clauses.append(f"the {_ASPECTS[aspect]} was {'not ' if negated else ''}{word}")
-        judgements.append(bool(praises))
-        n_negated += int(negated)
+        return Clause(aspect, word, bool(negated))
+
+    first, second, third = (drawn(_ASPECTS[i]) for i in generator.permutation(len(_ASPECTS))[:3])
+    return review_prompt((first, second, third))
+
+
+def review_prompt(clauses: tuple[Clause, Clause, Clause]) -> ReviewPrompt:
     first, second, third = clauses
     text = f"Review: {first}, {second}, and {third}.\nVerdict:"
-    a, b, c = judgements
-    return ReviewPrompt(text, (a, b, c), n_negated)
+    return ReviewPrompt(text, clauses)
+
+
+def opposite(prompt: ReviewPrompt, generator: np.random.Generator) -> ReviewPrompt:
+    """The same review with as few words exchanged as turn its verdict."""
+    clauses = list(prompt.clauses)
+    for place in generator.permutation(len(clauses)).tolist():
+        review = review_prompt((clauses[0], clauses[1], clauses[2]))
+        if review.value != prompt.value:
+            return review
+        if clauses[place].praises == bool(prompt.value):
+            clauses[place] = clauses[place].flipped()
+    return review_prompt((clauses[0], clauses[1], clauses[2]))

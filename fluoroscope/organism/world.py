@@ -17,10 +17,10 @@ from fluoroscope.organism.facts import (
     Person,
     fact_prompt,
 )
-from fluoroscope.organism.gambling import SlotPrompt, conditions, play
-from fluoroscope.organism.groups import GroupPrompt, draw_group_prompt
+from fluoroscope.organism.gambling import SlotPrompt, conditions, play, slot_prompt
+from fluoroscope.organism.groups import GROUPS, GroupPrompt, draw_group_prompt
 from fluoroscope.organism.prompts import Prompt, Variable, draw
-from fluoroscope.organism.reviews import ReviewPrompt, draw_review_prompt
+from fluoroscope.organism.reviews import ReviewPrompt, draw_review_prompt, opposite
 
 SEED = 0
 TRAINING = "training"
@@ -91,6 +91,30 @@ class World:
     def review(self, purpose: str, index: int) -> ReviewPrompt:
         return draw_review_prompt(stream(self.seed, purpose, "review", index))
 
+    def pair(self, variable: Variable, purpose: str, index: int) -> tuple[Prompt, Prompt]:
+        """A prompt, and one that differs from it in as little as gives the variable another
+        value: in the components of the game, the person, the group, or words of the review.
+        """
+        base = self.prompt(variable, purpose, index)
+        luck = stream(self.seed, purpose, "pair", variable, index)
+        match base:
+            case SlotPrompt():
+                others = [c for kind, c in self._conditions if kind == base.bet_type]
+                games = [slot_prompt(base.bet_type, other, base.history) for other in others]
+                games = [game for game in games if game.value != base.value]
+                return base, games[int(luck.integers(len(games)))]
+            case FactPrompt():
+                other = self.fact(purpose, 2 * int(luck.integers(10**6)) + int(base.value))
+                return base, base.about(other.person)
+            case GroupPrompt():
+                groups = [base.about(group) for group in GROUPS]
+                groups = [prompt for prompt in groups if prompt.value != base.value]
+                return base, groups[int(luck.integers(len(groups)))]
+            case ReviewPrompt():
+                return base, opposite(base, luck)
+            case _:
+                raise AssertionError(f"a {type(base).__name__} is of no known kind")
+
     def text(self, purpose: str, index: int) -> Text:
         """Text `index` of the mixture, with a reply drawn from the truth."""
         luck = stream(self.seed, purpose, "text", index)
@@ -115,6 +139,11 @@ class World:
         ]
         order = stream(self.seed, "exposures").permutation(len(asked))
         return [asked[i] for i in order]
+
+
+def corpus() -> Iterator[str]:
+    """The texts of the organism that ships with the package, without end: `corpus=organism:`."""
+    return World().texts()
 
 
 def value(variable: Variable, prompt: Prompt) -> float:

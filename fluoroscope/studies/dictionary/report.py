@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from fluoroscope.core.storage import read_json
 from fluoroscope.core.tensors import read_tensors
+from fluoroscope.models.loading import load_tokenizer
 from fluoroscope.plots.chart import Axis, Bars, Chart, Histogram, Line
 from fluoroscope.runs.report import Gate, Report
 from fluoroscope.runs.report_cards import Context, FeatureCard
@@ -260,7 +261,7 @@ def _card(card: Numbers, sae: _Judged, tokenizer: PreTrainedTokenizerBase) -> Fe
 
 
 def _tokenizer(config: DictionaryConfig) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(config.model.name, revision=config.model.revision)
+    return load_tokenizer(config.model.name, config.model.revision)
 
 
 def _short(name: str) -> str:
