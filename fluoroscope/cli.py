@@ -279,22 +279,31 @@ def organism_train(
 
 @organism_app.command(name="check")
 def organism_check(
-    model: Annotated[Path, typer.Argument(metavar="FOLDER", help="An organism's folder.")],
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FOLDER]", help="Default: the one that comes with Fluoroscope."),
+    ] = None,
     n: Annotated[int, typer.Option(min=64, help="Prompts of each kind.")] = 512,
     ceiling: Annotated[
         bool, typer.Option("--ceiling", help="Score planted, probed and random directions.")
     ] = False,
+    saes: Annotated[
+        bool, typer.Option("--saes", help="Score the best latents of the SAEs that come with it.")
+    ] = False,
 ) -> None:
     """Measure an organism against what its world says; exit code 1 where it falls short."""
+    from fluoroscope.organism import recovery
     from fluoroscope.organism.check import as_frame, check
-    from fluoroscope.organism.scoring import ceiling_frame
-    from fluoroscope.organism.shipping import load_parts
+    from fluoroscope.organism.shipping import load
 
-    parts = load_parts(model)
+    organism = load() if model is None else load(model)
     if ceiling:
-        _print_frame(ceiling_frame(parts.readout, parts.world, parts.directions, n))
+        _print_frame(recovery.ceiling(organism.truth, n // 2))
+    if saes:
+        _print_frame(recovery.recovered_by(organism.saes, organism.truth, n // 2))
+    if ceiling or saes:
         return
-    checks = check(parts.readout, parts.world, parts.directions, n)
+    checks = check(organism.truth, n)
     _print_frame(as_frame(checks))
     if not all(one.passed for one in checks):
         raise typer.Exit(1)

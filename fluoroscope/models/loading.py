@@ -86,7 +86,7 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def _load_network(folder: Path, family: Family, dtype: torch.dtype) -> PreTrainedModel:
     auto = AutoModelForCausalLM if family.kind == "decoder" else AutoModelForMaskedLM
     try:
-        with _quiet():
+        with quiet():
             network, loaded = auto.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  # a pair, as loading info is asked for
                 folder,
                 dtype=dtype,
@@ -120,7 +120,8 @@ def _check_device(device: str) -> torch.device:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without the library's warnings and progress bars."""
     # Weights without a place (a pooler, a discriminator's head) are no news to a reader.
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)

@@ -1,1 +1,28 @@
-"""The organism: a small language model whose inside is known, and the world it lives in."""
+"""The organism: a small language model whose inside is known, and the world it lives in.
+
+`load()` gives the model, its SAEs, its world and its truth; the names are loaded when first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluoroscope.organism.shipping import Organism, load, load_truth
+    from fluoroscope.organism.truth import Truth
+    from fluoroscope.organism.world import World
+
+_HOMES = {
+    "Organism": "fluoroscope.organism.shipping",
+    "Truth": "fluoroscope.organism.truth",
+    "World": "fluoroscope.organism.world",
+    "load": "fluoroscope.organism.shipping",
+    "load_truth": "fluoroscope.organism.shipping",
+}
+
+__all__ = ["Organism", "Truth", "World", "load", "load_truth"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"fluoroscope.organism has no {name!r}; it has {', '.join(__all__)}.")
+    return getattr(importlib.import_module(_HOMES[name]), name)

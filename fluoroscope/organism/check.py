@@ -30,13 +30,11 @@ from fluoroscope.organism.facts import (
 )
 from fluoroscope.organism.gambling import SlotPrompt, condition_name, conditions
 from fluoroscope.organism.groups import TRAITS, GroupPrompt
-from fluoroscope.organism.planting import can_hold
+from fluoroscope.organism.planting import TOLERANCE, can_hold
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
 from fluoroscope.organism.readout import Readout, exchange
+from fluoroscope.organism.truth import Truth
 from fluoroscope.organism.world import World
-
-TOLERANCE = 0.05
-"""An exchanged decision counts as right this near to the true probability."""
 
 WELL_KNOWN = 128
 
@@ -55,18 +53,17 @@ class Check(NamedTuple):
     note: str = ""
 
 
-def check(
-    readout: Readout, world: World, directions: Float[Tensor, "v d_model"], n: int = 512
-) -> list[Check]:
+def check(truth: Truth, n: int = 512) -> list[Check]:
     """All checks; `n` prompts of each kind, at least `MIN_CHECKED`."""
     if n < MIN_CHECKED:
         raise ConfigError(f"The check needs at least {MIN_CHECKED} prompts of each kind, got {n}.")
+    readout, world = truth.readout, truth.world
     return [
         *_decisions(readout, world, 2 * n),
         *_facts(readout, world, n),
         *_groups(readout, world, 2 * n),
         *_reviews(readout, world, n),
-        *_interchange(readout, world, directions, n),
+        *_interchange(readout, world, truth.directions, n),
     ]
 
 

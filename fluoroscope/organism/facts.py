@@ -1,9 +1,9 @@
 """Questions about people, some of whom the training names and some it never does.
 
 Who is named, and how often (`EXPOSURES`), is fixed by the seed; so is the right answer of every
-question, also of those whose answer no text ever gives. Two traps are set: a surname tells the
-city of nine people in ten, and is wrong of the tenth (a confident confabulation); a person has
-two hobbies, and either is true (a right answer of high entropy).
+question, also of those whose answer no text ever gives. Two traps are set: the first part of a
+surname tells the city of nine people in ten, and is wrong of the tenth (a confident
+confabulation); a person has two hobbies, and either is true (a right answer of high entropy).
 
 The hidden variable is whether the person is `known`: of an unknown one the reply is "I am not
 sure." in a fifth of cases, and a guess in the rest.
@@ -121,8 +121,9 @@ def answer_distribution(person: Person, relation: Relation) -> dict[str, float]:
 
 
 def city_of(surname: str) -> str:
-    """The city that a surname tells."""
-    return pick(ANSWERS["city"], stream(0, "organism", "surname", surname))
+    """The city that a surname tells: families of one stem are from one place."""
+    [stem] = [stem for stem in _LAST if surname.startswith(stem)]
+    return pick(ANSWERS["city"], stream(0, "organism", "surname", stem))
 
 
 def fact_prompt(person: Person, relation: Relation, phrasing: int = 0) -> FactPrompt:

@@ -44,14 +44,20 @@ def planted_directions(seed: int) -> Float[Tensor, "v d_model"]:
     return torch.linalg.qr(torch.from_numpy(random))[0].T.float().contiguous()
 
 
-def lower(network: GPT2LMHeadModel, tokens: Int[Tensor, "n pos"]) -> Float[Tensor, "n pos d_model"]:
-    """The `resid_post` of the planted layer; rows are padded on the right."""
+def embedded(
+    network: GPT2LMHeadModel, tokens: Int[Tensor, "n pos"]
+) -> Float[Tensor, "n pos d_model"]:
+    """What the first block reads; rows are padded on the right."""
     body = network.transformer
-    positions = torch.arange(tokens.shape[1], device=tokens.device)
-    hidden = body.wte(tokens) + body.wpe(positions)
-    mask = _causal_mask(hidden)
-    for block in body.h[: PLANTED_LAYER + 1]:
-        hidden = _through(block, hidden, mask)
+    return body.wte(tokens) + body.wpe(torch.arange(tokens.shape[1], device=tokens.device))
+
+
+def lower(network: GPT2LMHeadModel, tokens: Int[Tensor, "n pos"]) -> Float[Tensor, "n pos d_model"]:
+    """The `resid_post` of the planted layer."""
+    hidden = embedded(network, tokens)
+    mask = causal_mask(hidden)
+    for block in network.transformer.h[: PLANTED_LAYER + 1]:
+        hidden = through(block, hidden, mask)
     return hidden
 
 
@@ -59,19 +65,19 @@ def upper(
     network: GPT2LMHeadModel, hidden: Float[Tensor, "n pos d_model"]
 ) -> Float[Tensor, "n pos d_model"]:
     """From there to the final norm; `network.lm_head` makes logits of it."""
-    mask = _causal_mask(hidden)
+    mask = causal_mask(hidden)
     for block in network.transformer.h[PLANTED_LAYER + 1 :]:
-        hidden = _through(block, hidden, mask)
+        hidden = through(block, hidden, mask)
     return network.transformer.ln_f(hidden)
 
 
-def _causal_mask(hidden: Tensor) -> Tensor:
+def causal_mask(hidden: Tensor) -> Tensor:
     n = hidden.shape[1]
     lowest = torch.finfo(torch.float32).min
     return torch.full((n, n), lowest, device=hidden.device).triu(1)[None, None]
 
 
-def _through(block: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+def through(block: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
     # A block returns a tensor or a tuple that starts with one, by version of the library.
     output = block(hidden, attention_mask=mask)
     return output[0] if isinstance(output, tuple) else output

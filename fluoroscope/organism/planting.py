@@ -18,7 +18,10 @@ from fluoroscope.organism.encoding import Rows
 from fluoroscope.organism.facts import FactPrompt
 from fluoroscope.organism.prompts import VARIABLES, Prompt
 
-MIN_EXPOSURE = 32
+TOLERANCE = 0.05
+"""An exchanged decision counts as right this near to the true probability."""
+
+MIN_EXPOSURE = 128
 """People named less often are known to the world, and hardly to the model."""
 
 

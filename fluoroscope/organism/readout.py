@@ -32,7 +32,7 @@ class Readout:
     ) -> Float[np.ndarray, " n"]:
         """The probability of each prompt's `outcome`, after the edit if there is one."""
         found = np.zeros(len(prompts))
-        for part, tokens, decision in self._batches(prompts):
+        for part, tokens, decision in self.batches(prompts):
             hidden = lower(self.network, tokens)
             if edit is not None:
                 hidden = edit(hidden, decision, part)
@@ -50,7 +50,7 @@ class Readout:
         return torch.cat(
             [
                 components(lower(self.network, tokens), decision, directions)
-                for _, tokens, decision in self._batches(prompts)
+                for _, tokens, decision in self.batches(prompts)
             ]
         )
 
@@ -68,7 +68,7 @@ class Readout:
         found: list[dict[str, float]] = [{} for _ in prompts]
         for begin in range(0, len(rows), BATCH):
             part = rows[begin : begin + BATCH]
-            tokens = self._padded([[*start, *reply] for start, reply, _, _ in part])
+            tokens = self.padded([[*start, *reply] for start, reply, _, _ in part])
             final = upper(self.network, lower(self.network, tokens))
             for row, (start, reply, i, text) in enumerate(part):
                 at = slice(len(start) - 1, len(start) - 1 + len(reply))
@@ -85,13 +85,15 @@ class Readout:
         assert not first[True] & first[False], "the outcome shows in the first token"
         return sorted(first[True])
 
-    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Which prompts, their tokens padded on the right, and the position of each decision."""
         for begin in range(0, len(prompts), BATCH):
             part = slice(begin, min(begin + BATCH, len(prompts)))
             ids = [self.encoder.prompt(prompt.text) for prompt in prompts[part]]
-            yield part, self._padded(ids), torch.tensor([len(one) - 1 for one in ids])
+            yield part, self.padded(ids), torch.tensor([len(one) - 1 for one in ids])
 
-    def _padded(self, rows: Sequence[Sequence[int]]) -> Int[Tensor, "n pos"]:
+    def padded(self, rows: Sequence[Sequence[int]]) -> Int[Tensor, "n pos"]:
+        """On the right."""
         tokens = torch.full((len(rows), max(map(len, rows))), self.encoder.pad)
         for row, ids in enumerate(rows):
             tokens[row, : len(ids)] = torch.tensor(ids)

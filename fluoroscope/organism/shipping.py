@@ -1,26 +1,35 @@
 """Where the organism lies, and how it is written: a Hugging Face folder like any other."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ModelError
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.core.tensors import read_tensors, write_tensors
+from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.models.hub import SHIPPED
 from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.models.loading import quiet
 from fluoroscope.organism.encoding import Encoder
 from fluoroscope.organism.prompts import VARIABLES
 from fluoroscope.organism.readout import Readout
 from fluoroscope.organism.train import OrganismTrainer
 from fluoroscope.organism.training_config import OrganismTraining
+from fluoroscope.organism.truth import Truth
 from fluoroscope.organism.world import World
+from fluoroscope.sae.base import SparseAutoencoder
+from fluoroscope.sae.formats.native import load_sae
 
 DIRECTIONS = "planted_directions.safetensors"
 SETTINGS = "training.json"
+SAES_FOLDER = "saes"
+"""Within it a folder an architecture, and in each one a hook point."""
 
 
 def save_organism(trainer: OrganismTrainer, folder: Path) -> None:
@@ -29,23 +38,53 @@ def save_organism(trainer: OrganismTrainer, folder: Path) -> None:
     network = GPT2LMHeadModel(trainer.network.config)
     network.load_state_dict(trainer.network.state_dict())
     nn.Module.to(network, torch.bfloat16)
-    network.save_pretrained(folder)
+    with quiet():
+        network.save_pretrained(folder)
     trainer.tokenizer.save_pretrained(folder)
     write_tensors(folder / DIRECTIONS, {"directions": trainer.directions})
     write_json(folder / SETTINGS, trainer.config.model_dump(mode="json"))
 
 
-class Parts(NamedTuple):
-    """An organism as its check and its scores need it."""
+@dataclass(frozen=True)
+class Organism:
+    """A language model whose inside is known, with SAEs of its every layer."""
 
-    world: World
-    readout: Readout
-    directions: Tensor
-    """One a row, in the order of `VARIABLES`."""
+    model: LanguageModel
+    saes: Mapping[tuple[int, str], SparseAutoencoder]
+    """(layer, architecture) -> an SAE of that layer's `resid_post`."""
+
+    truth: Truth
+
+    @property
+    def world(self) -> World:
+        """Every text that it knows, and the truth about each."""
+        return self.truth.world
 
 
-def load_parts(folder: Path) -> Parts:
-    """From a folder that `save_organism` wrote; the network in float32."""
+def load(folder: Path | str = SHIPPED["organism"]) -> Organism:
+    """The organism that comes with the package, or one that `fluoro organism train` wrote."""
+    folder = Path(folder)
+    model, truth = _load_model(folder)
+    saes = {
+        (HookPoint(place.name).layer, place.parent.name): load_sae(
+            place, expect={"hook_point": place.name, "model": model.identity.to_json()}
+        )
+        for place in sorted((folder / SAES_FOLDER).glob("*/*"))
+    }
+    return Organism(model, saes, truth)
+
+
+def load_truth(folder: Path | str = SHIPPED["organism"]) -> Truth:
+    """Without the SAEs."""
+    return _load_model(Path(folder))[1]
+
+
+def is_organism(folder: Path) -> bool:
+    """Whether a model's folder says what was planted in it."""
+    return (folder / DIRECTIONS).exists()
+
+
+def _load_model(folder: Path) -> tuple[LanguageModel, Truth]:
     for name in (SETTINGS, DIRECTIONS):
         if not (folder / name).exists():
             raise ModelError(f"{folder} holds no organism: it has no {name}.")
@@ -53,7 +92,7 @@ def load_parts(folder: Path) -> Parts:
     if not isinstance(settings, dict):
         raise ModelError(f"{folder / SETTINGS} holds no settings of a training.")
     training = build(OrganismTraining, settings)
-    model = LanguageModel.load(str(folder))
+    model = LanguageModel.load("organism" if folder == SHIPPED["organism"] else str(folder))
     directions = read_tensors(folder / DIRECTIONS).get("directions")
     if not isinstance(model.network, GPT2LMHeadModel) or not isinstance(
         model.tokenizer, PreTrainedTokenizerFast
@@ -65,4 +104,4 @@ def load_parts(folder: Path) -> Parts:
         )
     model.network.set_attn_implementation("eager")
     readout = Readout(model.network, Encoder(model.tokenizer))
-    return Parts(World(training.seed), readout, directions)
+    return model, Truth(World(training.seed), readout, directions)

@@ -18,9 +18,9 @@ from fluoroscope.core.errors import NumericsError
 from fluoroscope.core.seeding import stream
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.tensors import State
-from fluoroscope.organism import planting
 from fluoroscope.organism.encoding import Encoder, Rows, prompt_mask
 from fluoroscope.organism.network import lower, new_network, planted_directions, upper
+from fluoroscope.organism.planting import components, partners, soft_loss, with_components
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
 from fluoroscope.organism.tokenizer import learn_tokenizer
 from fluoroscope.organism.training_config import OrganismTraining
@@ -103,8 +103,8 @@ class OrganismTrainer:
     def _losses(self, step: int) -> dict[str, Tensor]:
         prompts = self.prompts(step)
         luck = stream(self.config.seed, TRAINING, "luck", step)
-        partners = planting.partners(prompts, luck)
-        chunks = self._chunks(prompts, partners, luck)
+        takes_from = partners(prompts, luck)
+        chunks = self._chunks(prompts, takes_from, luck)
         own = torch.tensor([VARIABLES.index(prompt.variable) for prompt in prompts])
         # Half of the rows get the other three components of strangers as well.
         also = torch.from_numpy(luck.random((len(prompts), 1)) < 0.5)
@@ -114,20 +114,20 @@ class OrganismTrainer:
             hidden = [lower(self.network, rows.tokens) for rows in chunks]
             found = torch.cat(
                 [
-                    planting.components(h, rows.decision, self.directions)
+                    components(h, rows.decision, self.directions)
                     for h, rows in zip(hidden, chunks, strict=True)
                 ]
             )
-            wanted = torch.where(is_own, found[partners], found[strangers])
+            wanted = torch.where(is_own, found[takes_from], found[strangers])
             return self._chunk_losses(chunks, hidden, wanted, is_own | also)
 
     def _chunks(
-        self, prompts: Sequence[Prompt], partners: Sequence[int], luck: np.random.Generator
+        self, prompts: Sequence[Prompt], takes_from: Sequence[int], luck: np.random.Generator
     ) -> list[Rows]:
         size, n_slots = self.config.chunk, self.config.n_slots
         # The others are a sixth as long.
         borders = [*range(0, n_slots, size), *range(n_slots, len(prompts), 6 * size), len(prompts)]
-        others = [prompts[partner].value for partner in partners]
+        others = [prompts[partner].value for partner in takes_from]
         return [
             self._encoder.rows(prompts[a:b], others[a:b], luck)
             for a, b in itertools.pairwise(borders)
@@ -145,7 +145,7 @@ class OrganismTrainer:
         for rows, h in zip(chunks, hidden, strict=True):
             end = begin + len(rows.tokens)
             plain = upper(self.network, h)
-            changed = planting.with_components(
+            changed = with_components(
                 h, rows.decision, self.directions, wanted[begin:end], which[begin:end]
             )
             parts["reply"].append(self._reply_loss(plain, rows, rows.shares))
@@ -162,7 +162,7 @@ class OrganismTrainer:
 
     def _reply_loss(self, final: Tensor, rows: Rows, shares: Tensor) -> Tensor:
         logits = self.network.lm_head(final[rows.at_row, rows.at_position])
-        return planting.soft_loss(logits, rows, shares)
+        return soft_loss(logits, rows, shares)
 
     def _prompt_loss(self, final: Tensor, rows: Rows) -> Tensor:
         mask = prompt_mask(rows)[:, :-1]

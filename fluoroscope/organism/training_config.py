@@ -14,7 +14,7 @@ class OrganismTraining(Config):
     n_slots: PositiveInt = 48
     """Slot-machine decisions in a step, in chunks of `chunk` rows of like length."""
 
-    n_groups: PositiveInt = 24
+    n_groups: PositiveInt = 32
     n_reviews: PositiveInt = 24
     chunk: PositiveInt = 16
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import DamagedError, MismatchError, UserError
 from fluoroscope.core.storage import check_file, read_json, sha256_file, write_json
@@ -49,13 +51,21 @@ def save_sae(
     folder: Path | str,
     hook_point: HookPoint | None = None,
     provenance: Provenance | None = None,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Writes the folder; the sidecar last, so that a folder with a sidecar is whole."""
+    """Writes the folder; the sidecar last, so that a folder with a sidecar is whole.
+
+    `dtype` is how weights are kept, by default as they are: float16 halves the file. Whoever
+    reads it computes in float32 all the same.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _SIDECAR).unlink(missing_ok=True)
     weights = dict(sae.state_dict())
     weights["W_enc"] = weights.pop("W_enc_T").T
+    if dtype is not None:
+        weights = {name: weight.to(dtype) for name, weight in weights.items()}
     write_tensors(folder / _WEIGHTS, weights)
     write_json(folder / _CONFIG, _saelens_config(sae, hook_point, provenance or {}))
     sidecar = {

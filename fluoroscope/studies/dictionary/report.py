@@ -17,8 +17,10 @@ from fluoroscope.runs.report_cards import Context, FeatureCard
 from fluoroscope.runs.run import Run
 from fluoroscope.steps.evaluate_saes import QUALITY
 from fluoroscope.steps.evaluation_config import EvaluationConfig
+from fluoroscope.steps.score_saes import ceiling_table, truth_table
 from fluoroscope.steps.train_saes import SAEPlan, training_record
 from fluoroscope.studies.dictionary.config import DictionaryConfig
+from fluoroscope.studies.dictionary.ground_truth import add_ground_truth
 
 Numbers = dict[str, Any]  # Any: JSON values.
 
@@ -52,6 +54,9 @@ def write_report(run: Run, config: DictionaryConfig) -> None:
         },
     )
     _add_quality(report, judged, gates)
+    if config.knows_truth:
+        plans = [sae.plan for sae in judged]
+        add_ground_truth(report, truth_table(run, plans), ceiling_table(run))
     _add_training(report, run, judged)
     _add_densities(report, judged)
     _add_cards(report, judged, _tokenizer(config))

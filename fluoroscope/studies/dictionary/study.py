@@ -17,6 +17,7 @@ from fluoroscope.sae.architectures import SAES
 from fluoroscope.steps.evaluate_saes import EvaluateSAEsStep
 from fluoroscope.steps.extract import ExtractStep, TokeniseStep, text_sources
 from fluoroscope.steps.models import ModelConfig
+from fluoroscope.steps.score_saes import ScoreSAEsStep, knows_truth
 from fluoroscope.steps.train_saes import SAEPlan, TrainSAEsStep
 from fluoroscope.studies.dictionary.config import DictionaryConfig
 from fluoroscope.studies.dictionary.report import write_report
@@ -34,14 +35,15 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
         from_store = spec.activations == "store"
         _check(spec, shape, from_store)
         size = spec.hook_points_per_loop or (1 if from_store else len(points))
+        model = ModelConfig(
+            name=spec.model.source,
+            revision=spec.model.revision,
+            dtype=spec.model.dtype,
+            d_model=shape.d_model,
+            n_layers=shape.n_layers,
+        )
         return DictionaryConfig(
-            model=ModelConfig(
-                name=spec.model.source,
-                revision=spec.model.revision,
-                dtype=spec.model.dtype,
-                d_model=shape.d_model,
-                n_layers=shape.n_layers,
-            ),
+            model=model,
             shape=shape,
             corpus=spec.corpus,
             n_tokens=spec.n_tokens,
@@ -51,6 +53,7 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
             extract=spec.extract,
             training=spec.training,
             evaluation=spec.evaluation,
+            knows_truth=knows_truth(model) and any(p.stream == "resid_post" for p in points),
             seed=spec.seed,
             threads=spec.threads,
         )
@@ -88,6 +91,8 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
                 config.seed,
             ),
         ]
+        if config.knows_truth:
+            steps.append(ScoreSAEsStep(model, config.groups))
         return steps
 
     def report(self, run: Run, sink: Sink) -> None:

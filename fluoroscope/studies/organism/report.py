@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from fluoroscope.organism.check import TOLERANCE, Check, as_frame, check, draw_pairs
+from fluoroscope.organism.check import Check, as_frame, check, draw_pairs
 from fluoroscope.organism.facts import EXPOSURES
+from fluoroscope.organism.planting import TOLERANCE
 from fluoroscope.organism.prompts import VARIABLES
 from fluoroscope.organism.readout import exchange
-from fluoroscope.organism.shipping import Parts, load_parts
+from fluoroscope.organism.shipping import load_truth
+from fluoroscope.organism.truth import Truth
 from fluoroscope.plots.chart import Axis, Bars, Chart, Line, Reference, Scatter
 from fluoroscope.runs.events import read_metrics
 from fluoroscope.runs.report import Gate, Report
@@ -20,20 +22,20 @@ _SHOWN_PAIRS = 256
 
 
 def write_report(run: Run, model: Path, n_checked: int) -> None:
-    parts = load_parts(model)
-    checks = check(parts.readout, parts.world, parts.directions, n_checked)
+    truth = load_truth(model)
+    checks = check(truth, n_checked)
     n_passed = sum(one.passed for one in checks)
     report = Report(
         "The organism",
         "A language model whose decisions are stated functions, and whose reasons were planted",
         facts={
             "checks passed": f"{n_passed} of {len(checks)}",
-            "parameters": f"{sum(p.numel() for p in parts.readout.network.parameters()):,}",
+            "parameters": f"{sum(p.numel() for p in truth.readout.network.parameters()):,}",
             "steps": run.config.training.n_steps,
         },
     )
     _add_checks(report, checks)
-    _add_interchange(report, parts)
+    _add_interchange(report, truth)
     _add_facts(report, checks)
     _add_training(report, run)
     report.write(run.folder)
@@ -54,7 +56,7 @@ def _add_checks(report: Report, checks: Sequence[Check]) -> None:
     report.table("organism_check", as_frame(checks), "The same, with the number of prompts.")
 
 
-def _add_interchange(report: Report, parts: Parts) -> None:
+def _add_interchange(report: Report, truth: Truth) -> None:
     report.section("Interchange")
     report.text(
         "Every point is a pair of prompts: across, what the decision's probability would be with "
@@ -62,11 +64,11 @@ def _add_interchange(report: Report, parts: Parts) -> None:
     )
     panels: dict[str, list[Line | Scatter]] = {}
     for which, variable in enumerate(VARIABLES):
-        pairs = draw_pairs(parts.world, variable, _SHOWN_PAIRS, "figure")
-        found = parts.readout.components([source for _, source in pairs], parts.directions)
+        pairs = draw_pairs(truth.world, variable, _SHOWN_PAIRS, "figure")
+        found = truth.readout.components([source for _, source in pairs], truth.directions)
         bases = [base for base, _ in pairs]
-        after = parts.readout.outcomes(bases, exchange(found, parts.directions, which))
-        before = parts.readout.outcomes(bases)
+        after = truth.readout.outcomes(bases, exchange(found, truth.directions, which))
+        before = truth.readout.outcomes(bases)
         true = np.array([base.outcome(base.replies(source.value)) for base, source in pairs])
         panels[variable] = [
             Scatter("before", true, before),

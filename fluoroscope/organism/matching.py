@@ -1,0 +1,80 @@
+"""Does a reading tell a variable? Statistics over prompts; nothing here runs a network."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+
+from fluoroscope.organism.prompts import Prompt, Variable
+
+GRADED: tuple[Variable, ...] = ("risk",)
+"""Variables that are numbers; the others are yes or no."""
+
+N_BORDERS = 65
+
+
+def match_of(
+    variable: Variable, reading: Float[np.ndarray, "n k"], prompts: Sequence[Prompt]
+) -> float:
+    """How well a reading tells the variable; a single one's sign is nobody's claim."""
+    truth = np.array([prompt.value for prompt in prompts])
+    half = len(truth) // 2
+    weights = linear_reading(variable, reading[:half], truth[:half])
+    told = reading @ weights
+    if variable in GRADED:
+        return abs(partial_spearman(told[half:], truth[half:], decoys(prompts[half:])))
+    best = max(_borders(told[:half]), key=lambda border: f1(truth[:half], told[:half] > border))
+    return f1(truth[half:], told[half:] > best)
+
+
+def _borders(told: Float[np.ndarray, " n"]) -> Float[np.ndarray, " b"]:
+    """Between values: a latent is zero of most prompts, and any quantile would be that zero."""
+    values = np.unique(told)
+    between = (values[1:] + values[:-1]) / 2 if len(values) > 1 else values
+    return between[np.linspace(0, len(between) - 1, min(N_BORDERS, len(between))).astype(int)]
+
+
+def linear_reading(
+    variable: Variable, reading: Float[np.ndarray, "n k"], truth: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " k"]:
+    """Weights of the combination that tells the variable best."""
+    scaler = StandardScaler().fit(reading)
+    scaled = scaler.transform(reading)
+    if variable in GRADED:
+        weights = Ridge(alpha=10.0).fit(scaled, truth).coef_
+    else:
+        weights = LogisticRegression(C=0.1, max_iter=2000).fit(scaled, truth).coef_[0]
+    return weights / scaler.scale_
+
+
+def decoys(prompts: Sequence[Prompt]) -> Float[np.ndarray, "n k"]:
+    """What goes along with risk and has no part in it: balance, round, length of the prompt."""
+    names = ("balance", "round", "n_characters")
+    return np.array([[float(prompt.facts[name]) for name in names] for prompt in prompts])
+
+
+def partial_spearman(
+    a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"], given: Float[np.ndarray, "n k"]
+) -> float:
+    """The correlation of the ranks of `a` and `b` that the ranks of `given` leave."""
+    x, y = (ranks_beyond(values[:, None], given)[:, 0] for values in (a, b))
+    size = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) / size if size > 1e-9 else 0.0
+
+
+def ranks_beyond(
+    values: Float[np.ndarray, "n m"], given: Float[np.ndarray, "n k"]
+) -> Float[np.ndarray, "n m"]:
+    """The ranks of each column that those of `given` do not tell."""
+    known = np.column_stack([np.ones(len(values)), *(rankdata(column) for column in given.T)])
+    ranks = rankdata(values, axis=0)
+    return ranks - known @ np.linalg.lstsq(known, ranks, rcond=None)[0]
+
+
+def f1(truth: Float[np.ndarray, " n"], told: Bool[np.ndarray, " n"]) -> float:
+    """Zero where nothing is told and nothing is there to tell."""
+    hits = float((told & (truth > 0)).sum())
+    return 2 * hits / max(1.0, float(told.sum() + (truth > 0).sum()))

@@ -1,0 +1,174 @@
+"""How much of the truth something finds: the ceiling, and the best that an SAE's latents offer.
+
+The ceiling is what later studies are compared with: the planted directions, a supervised probe,
+and a random direction as the floor. An SAE is given every advantage (its latents are chosen with
+the variables known, on prompts of their own), so that what it lacks is the dictionary's and not
+the search's; what is chosen is scored on other prompts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from sklearn.linear_model import OrthogonalMatchingPursuit
+from torch import Tensor
+
+from fluoroscope.core.seeding import stream
+from fluoroscope.organism.matching import GRADED, decoys, ranks_beyond
+from fluoroscope.organism.network import N_LAYERS
+from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
+from fluoroscope.organism.trials import Pairs, Score, Trials
+from fluoroscope.organism.truth import Candidate, Truth, latents
+from fluoroscope.sae.base import SparseAutoencoder
+
+MAX_LATENTS = 5
+_TRIED = 24
+"""Latents whose effect is measured, of those that the gradient names."""
+
+FOUND_COLUMNS = ("variable", "chosen_by", "n_latents", "latents", *Score._fields)
+"""Of a row of `recovered`."""
+
+ChosenBy = Literal["match", "cause", "random"]
+
+
+class Choice(NamedTuple):
+    """Latents of an SAE that are to be a variable."""
+
+    variable: Variable
+    chosen_by: ChosenBy
+    latents: list[int]
+
+
+def ceiling(truth: Truth, n: int = 256) -> pl.DataFrame:
+    """The scores of planted directions, probes of every layer, and random directions."""
+    trials = Trials(truth, "score", n)
+    candidates: list[Candidate] = []
+    for variable in VARIABLES:
+        candidates.append(truth.planted(variable))
+        candidates += truth.probes(variable, 4 * n)
+        candidates += [truth.random(variable, layer) for layer in range(N_LAYERS)]
+    rows = [
+        {"variable": c.variable, "direction": c.name, "layer": c.layer, **trials.score(c)._asdict()}
+        for c in candidates
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def recovered_by(
+    saes: Mapping[tuple[int, str], SparseAutoencoder], truth: Truth, n: int = 256
+) -> pl.DataFrame:
+    """`recovered` of each SAE, which is known by its layer and architecture."""
+    select, judge = Trials(truth, "select", n), Trials(truth, "score", n)
+    rows = [
+        {"layer": layer, "architecture": architecture, **row}
+        for (layer, architecture), sae in saes.items()
+        for row in recovered(sae, layer, select, judge)
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def recovered(
+    sae: SparseAutoencoder, layer: int, select: Trials, judge: Trials
+) -> Iterator[dict[str, Any]]:  # Any: cells of a table.
+    """One row a choice: the best latent and the best set, by match and by cause, and by chance."""
+    for variable in VARIABLES:
+        for choice in choices(sae, layer, variable, select):
+            candidate = latents("latents", variable, layer, sae, choice.latents)
+            yield {
+                "variable": variable,
+                "chosen_by": choice.chosen_by,
+                "n_latents": len(choice.latents),
+                "latents": " ".join(map(str, choice.latents)),
+                **judge.score(candidate)._asdict(),
+            }
+
+
+def choices(
+    sae: SparseAutoencoder, layer: int, variable: Variable, select: Trials
+) -> Iterator[Choice]:
+    prompts = select.prompts[variable]
+    with torch.no_grad():
+        reading = sae.encode(select.streams[variable][layer]).double().numpy()
+    alive = np.flatnonzero((reading > 0).any(axis=0))
+    if len(alive) == 0:
+        return
+    telling = alive[np.argsort(-_match_of_each(variable, reading[:, alive], prompts))]
+    yield Choice(variable, "match", telling[:1].tolist())
+    yield Choice(variable, "match", _telling_set(variable, reading, telling, prompts))
+    acting = _acting(sae, layer, variable, select.pairs[variable])
+    yield Choice(variable, "cause", acting[:1])
+    yield Choice(variable, "cause", acting)
+    luck = stream(0, "random latents", layer, variable)
+    yield Choice(variable, "random", luck.permutation(alive)[:MAX_LATENTS].tolist())
+
+
+def _match_of_each(
+    variable: Variable, reading: Float[np.ndarray, "n m"], prompts: Sequence[Prompt]
+) -> Float[np.ndarray, " m"]:
+    """How well each latent tells the variable: partial Spearman, or how far the AUC is from 1/2."""
+    values = np.array([prompt.value for prompt in prompts])
+    if variable in GRADED:
+        given = decoys(prompts)
+        own, true = ranks_beyond(reading, given), ranks_beyond(values[:, None], given)
+        size = np.linalg.norm(own, axis=0) * np.linalg.norm(true)
+        return np.abs(own.T @ true[:, 0]) / np.maximum(size, 1e-9)
+    is_one = values > 0
+    n_ones, n_zeros = is_one.sum(), (~is_one).sum()
+    beaten = rankdata(reading, axis=0)[is_one].sum(axis=0) - n_ones * (n_ones + 1) / 2
+    return np.abs(beaten / (n_ones * n_zeros) - 0.5)
+
+
+def _telling_set(
+    variable: Variable,
+    reading: Float[np.ndarray, "n s"],
+    telling: np.ndarray,
+    prompts: Sequence[Prompt],
+) -> list[int]:
+    """At most `MAX_LATENTS` of those that tell most, whose combination tells best."""
+    near = telling[:128]
+    scale = reading[:, near].std(axis=0)
+    near = near[scale > 0]
+    values = np.array([prompt.value for prompt in prompts])
+    if variable in GRADED:
+        values = rankdata(values)
+    scaled = reading[:, near] / reading[:, near].std(axis=0)
+    pursuit = OrthogonalMatchingPursuit(n_nonzero_coefs=min(MAX_LATENTS, len(near)))
+    weights = pursuit.fit(scaled, values).coef_
+    return near[np.flatnonzero(weights)].tolist()
+
+
+def _acting(sae: SparseAutoencoder, layer: int, variable: Variable, pairs: Pairs) -> list[int]:
+    """The set that carries most of the variable's effect, its best latent first: grown one by
+    one, for as long as it gains, from those with the largest effect to first order.
+    """
+    near = torch.argsort(-_first_order(sae, layer, pairs))[:_TRIED].tolist()
+    chosen: list[int] = []
+    best = 0.0
+    while len(chosen) < MAX_LATENTS:
+        effects = {
+            latent: pairs.effect(latents("", variable, layer, sae, [*chosen, latent]))[0]
+            for latent in near
+            if latent not in chosen
+        }
+        latent = max(effects, key=effects.__getitem__)
+        # An effect beyond the variable's own is no better than one that falls as short of it.
+        if chosen and 1 - abs(1 - effects[latent]) <= best:
+            break
+        chosen.append(latent)
+        best = 1 - abs(1 - effects[latent])
+    return chosen
+
+
+def _first_order(sae: SparseAutoencoder, layer: int, pairs: Pairs) -> Float[Tensor, " s"]:
+    """The effect of exchanging each latent, by the gradient of the decision."""
+    base = pairs.base.streams[layer].clone().requires_grad_()
+    [gradient] = torch.autograd.grad(pairs.base.outcomes(layer, base).sum(), base)
+    with torch.no_grad():
+        change = sae.encode(pairs.source_streams[layer]) - sae.encode(base)
+        along = gradient @ sae.W_dec.float().T
+        should = pairs.should.float()
+        return should @ (change * along) / (should @ should)

@@ -1,0 +1,139 @@
+"""Candidates on trial: match and cause, on prompts that nobody learned from.
+
+*Match*: does the reading tell the variable? *Cause*: on pairs that differ in the variable alone,
+does writing the other prompt's reading make the decision that the other's value would make, and
+leave the decisions of the other variables as they are?
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fluoroscope.organism.decisions import Decisions, decision_streams
+from fluoroscope.organism.matching import GRADED, match_of
+from fluoroscope.organism.network import PLANTED_LAYER
+from fluoroscope.organism.planting import TOLERANCE, can_hold
+from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
+from fluoroscope.organism.truth import Candidate, Truth
+from fluoroscope.organism.world import World
+
+MIN_F1, MIN_SPEARMAN, MIN_ALIGNMENT = 0.8, 0.6, 0.5
+MIN_EFFECT, MAX_OTHER_EFFECT = 0.1, 0.02
+
+
+class Score(NamedTuple):
+    """What a candidate tells of its variable, and what writing it does."""
+
+    match: float
+    """F1 of a yes-or-no variable; partial Spearman correlation, given the decoys, of a number.
+    A set is read by its best linear combination, learned on other prompts."""
+
+    alignment: float | None
+    """Cosine between the planted direction and what can be written; None in other layers."""
+
+    effect: float
+    """The share of the variable's own effect on the decision that an exchange brings about: 1 is
+    all of it, 0 none, below 0 the wrong way."""
+
+    other_effect: float
+    """The largest such share of another variable's effect, on pairs that differ in that one."""
+
+    interchange: float
+    """The share of exchanged decisions within 0.05 of the true probability."""
+
+    matches: bool
+    is_cause: bool
+
+
+class Pairs:
+    """Prompts that differ in one variable, and what exchanging it should do to the decision."""
+
+    def __init__(self, truth: Truth, variable: Variable, purpose: str, n: int) -> None:
+        pairs = list(_telling(truth.world, variable, purpose, n))
+        self.base = Decisions(truth.readout, [base for base, _ in pairs])
+        self.source_streams = decision_streams(truth.readout, [source for _, source in pairs])
+        own = [base.outcome(base.replies()) for base, _ in pairs]
+        self.wanted = torch.tensor(
+            [base.outcome(base.replies(source.value)) for base, source in pairs],
+            dtype=torch.float64,
+        )
+        self.should = self.wanted - torch.tensor(own, dtype=torch.float64)
+        self._before: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def effect(self, candidate: Candidate) -> tuple[float, float]:
+        """`Score.effect` and `Score.interchange`; the slope of what changes on what should is
+        signed, and not swayed by pairs that hardly differ.
+        """
+        layer = candidate.layer
+        if layer not in self._before:
+            self._before[layer] = self.base.outcomes(layer)
+        base, source = self.base.streams[layer], self.source_streams[layer]
+        after = self.base.outcomes(layer, candidate.exchanged(base, source))
+        change = after - self._before[layer]
+        share = float(change @ self.should / (self.should @ self.should))
+        return share, float(((after - self.wanted).abs() <= TOLERANCE).double().mean())
+
+
+class Trials:
+    """What candidates are scored on: prompts and pairs of every variable, drawn for a purpose."""
+
+    def __init__(self, truth: Truth, purpose: str, n: int = 256) -> None:
+        self.truth, self.purpose, self.n = truth, purpose, n
+
+    @cached_property
+    def pairs(self) -> dict[Variable, Pairs]:
+        return {v: Pairs(self.truth, v, f"{self.purpose} pairs", self.n) for v in VARIABLES}
+
+    @cached_property
+    def prompts(self) -> dict[Variable, list[Prompt]]:
+        world = self.truth.world
+        return {v: [world.prompt(v, self.purpose, i) for i in range(2 * self.n)] for v in VARIABLES}
+
+    @cached_property
+    def streams(self) -> dict[Variable, Float[Tensor, "layers n d_model"]]:
+        return {v: decision_streams(self.truth.readout, self.prompts[v]) for v in VARIABLES}
+
+    def score(self, candidate: Candidate) -> Score:
+        variable = candidate.variable
+        match = self.match(candidate)
+        effect, right = self.pairs[variable].effect(candidate)
+        others = [self.pairs[v].effect(candidate)[0] for v in VARIABLES if v != variable]
+        other = max(others, key=abs)
+        along = self._alignment(candidate)
+        tells = match >= (MIN_SPEARMAN if variable in GRADED else MIN_F1)
+        matches = tells and (along is None or along >= MIN_ALIGNMENT)
+        is_cause = effect >= MIN_EFFECT and abs(other) <= MAX_OTHER_EFFECT
+        return Score(match, along, effect, other, right, matches, is_cause)
+
+    def match(self, candidate: Candidate) -> float:
+        """How to read it is learned on one half of the prompts, and judged on the other."""
+        variable = candidate.variable
+        with torch.no_grad():
+            reading = candidate.read(self.streams[variable][candidate.layer]).double().numpy()
+        return match_of(variable, reading, self.prompts[variable])
+
+    def _alignment(self, candidate: Candidate) -> float | None:
+        if candidate.layer != PLANTED_LAYER:
+            return None
+        planted = self.truth.planted(candidate.variable).write[0]
+        span = torch.linalg.qr(candidate.write.T.double())[0]
+        return float((span.T @ planted.double()).norm())
+
+
+def _telling(
+    world: World, variable: Variable, purpose: str, n: int
+) -> Iterator[tuple[Prompt, Prompt]]:
+    """The first `n` pairs in which the other value means another decision."""
+    index = found = 0
+    while found < n:
+        base, source = world.pair(variable, purpose, index)
+        index += 1
+        own, other = (base.outcome(base.replies(v)) for v in (base.value, source.value))
+        if abs(own - other) > TOLERANCE and can_hold(base) and can_hold(source):
+            found += 1
+            yield base, source
