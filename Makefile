@@ -2,11 +2,9 @@
 
 PYTHON ?= $(shell for name in python3.11 python3.12; do $$name -c "import ensurepip" 2>/dev/null && echo $$name && break; done)
 BIN = .venv/bin
-MODEL = runs/demo-model
 
-demo: install  ## Train a small model, then SAEs of its every layer, and write the report.
-	$(BIN)/python scripts/demo_model.py $(MODEL)
-	$(BIN)/fluoro run dictionary --preset dictionary/demo --name demo --executor processes --workers 2 model=$(MODEL) corpus=$(MODEL)/stories.txt
+demo: install  ## SAEs of every layer of the organism, judged by what was planted in it; a report.
+	$(BIN)/fluoro run dictionary --preset dictionary/demo --name demo --executor processes --workers 2
 
 test: install  ## All tests but the slow ones.
 	$(BIN)/pytest --numprocesses 2

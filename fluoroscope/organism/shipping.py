@@ -9,11 +9,12 @@ from torch import nn
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from fluoroscope.core.config import build
-from fluoroscope.core.errors import ModelError
+from fluoroscope.core.errors import MismatchError, ModelError
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.core.tensors import read_tensors, write_tensors
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hub import SHIPPED
+from fluoroscope.models.identity import ModelIdentity
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.loading import quiet
 from fluoroscope.organism.encoding import Encoder
@@ -24,7 +25,7 @@ from fluoroscope.organism.training_config import OrganismTraining
 from fluoroscope.organism.truth import Truth
 from fluoroscope.organism.world import World
 from fluoroscope.sae.base import SparseAutoencoder
-from fluoroscope.sae.formats.native import load_sae
+from fluoroscope.sae.formats.native import load_sae, sidecar_of
 
 DIRECTIONS = "planted_directions.safetensors"
 SETTINGS = "training.json"
@@ -66,12 +67,22 @@ def load(folder: Path | str = SHIPPED["organism"]) -> Organism:
     folder = Path(folder)
     model, truth = _load_model(folder)
     saes = {
-        (HookPoint(place.name).layer, place.parent.name): load_sae(
-            place, expect={"hook_point": place.name, "model": model.identity.to_json()}
-        )
+        (HookPoint(place.name).layer, place.parent.name): _load_sae(place, model.identity)
         for place in sorted((folder / SAES_FOLDER).glob("*/*"))
+        if place.is_dir()
     }
     return Organism(model, saes, truth)
+
+
+def _load_sae(place: Path, model: ModelIdentity) -> SparseAutoencoder:
+    made_for = sidecar_of(place)["provenance"]["model"]
+    # The folder's name may be another; the weights may not.
+    if made_for["weights_sha256"] != model.weights_sha256:
+        raise MismatchError(
+            f"The SAE in {place} was trained on other weights than those in {place.parents[2]}. "
+            "Train SAEs of this model, or remove that folder."
+        )
+    return load_sae(place, expect={"hook_point": place.name})
 
 
 def load_truth(folder: Path | str = SHIPPED["organism"]) -> Truth:

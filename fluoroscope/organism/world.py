@@ -17,9 +17,9 @@ from fluoroscope.organism.facts import (
     Person,
     fact_prompt,
 )
-from fluoroscope.organism.gambling import SlotPrompt, conditions, play, slot_prompt
+from fluoroscope.organism.gambling import COMPONENTS, SlotPrompt, conditions, play, slot_prompt
 from fluoroscope.organism.groups import GROUPS, GroupPrompt, draw_group_prompt
-from fluoroscope.organism.prompts import Prompt, Variable, draw
+from fluoroscope.organism.prompts import Prompt, Variable, draw, pick
 from fluoroscope.organism.reviews import ReviewPrompt, draw_review_prompt, opposite
 
 SEED = 0
@@ -93,16 +93,15 @@ class World:
 
     def pair(self, variable: Variable, purpose: str, index: int) -> tuple[Prompt, Prompt]:
         """A prompt, and one that differs from it in as little as gives the variable another
-        value: in the components of the game, the person, the group, or words of the review.
+        value: in one component of the game, the person, the group, or words of the review.
         """
         base = self.prompt(variable, purpose, index)
         luck = stream(self.seed, purpose, "pair", variable, index)
         match base:
             case SlotPrompt():
-                others = [c for kind, c in self._conditions if kind == base.bet_type]
-                games = [slot_prompt(base.bet_type, other, base.history) for other in others]
-                games = [game for game in games if game.value != base.value]
-                return base, games[int(luck.integers(len(games)))]
+                toggled = set(base.components) ^ {pick(COMPONENTS, luck)}
+                components = "".join(name for name in COMPONENTS if name in toggled)
+                return base, slot_prompt(base.bet_type, components, base.history)
             case FactPrompt():
                 other = self.fact(purpose, 2 * int(luck.integers(10**6)) + int(base.value))
                 return base, base.about(other.person)

@@ -10,7 +10,7 @@ from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import sha256_folder
 from fluoroscope.data.corpora import token_shards, write_token_store
 from fluoroscope.data.corpus_config import SPLITS, CorpusConfig
-from fluoroscope.data.documents import split_of, text_id
+from fluoroscope.data.documents import corpus_fingerprint, split_of, text_id
 from fluoroscope.data.token_store import TokenStore
 from fluoroscope.models.tiny import tiny_model
 
@@ -180,3 +180,34 @@ def test_shards_are_known_without_reading(config: CorpusConfig):
     assert (shards[-1].stop or 0) * sampled.sampled.max_tokens >= 1_000_000
     with pytest.raises(CorpusError, match="how much"):
         token_shards(sampled, None)
+
+
+def test_made_text_is_read_for_as_long_as_it_is_wanted(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    config = CorpusConfig(source="organism:", context=64, held_out=0.3)
+    store = write_token_store(config, tokenizer, tmp_path / "a", n_tokens=4000)
+    assert 4000 <= store.n_tokens("train") < 8000
+    again = write_token_store(config, tokenizer, tmp_path / "b", n_tokens=4000)
+    assert store.sha256 == again.sha256
+    assert corpus_fingerprint(config) == corpus_fingerprint(config)
+    with pytest.raises(CorpusError, match="no end"):
+        token_shards(config, None)
+    few = CorpusConfig(source="organism:", context=64, take="first:7", held_out=0.0)
+    assert write_token_store(few, tokenizer, tmp_path / "c").documents().height == 7
+
+
+def test_windows_of_single_documents_give_the_same_documents(
+    config: CorpusConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    story_texts: list[str],
+    tmp_path: Path,
+):
+    apart = config.model_copy(update={"pack": False, "context": 128})
+    store = write_token_store(apart, tokenizer, tmp_path / "apart")
+    assert documents_of(store, tokenizer) == dict(enumerate(story_texts))
+    windows = store.windows("train", 0, 4)
+    # Only as wide as the longest of them.
+    assert windows.tokens.shape[1] == int(windows.attention_mask.sum(dim=1).amax()) < 128
+    for document in store.windows("train", 0, store.n_windows("train")).document:
+        assert len(set(document[document >= 0].tolist())) == 1

@@ -32,10 +32,11 @@ def test_a_take_that_means_nothing_is_refused(take: str):
         build(CorpusConfig, {"source": "x", "take": take})
 
 
+@pytest.mark.parametrize("source", ["model:", "organism:"])
 @pytest.mark.parametrize("take", ["last:5", "hash:0.5"])
-def test_text_without_an_end_has_no_last_documents(take: str):
+def test_text_without_an_end_has_no_last_documents(take: str, source: str):
     with pytest.raises(ConfigError, match="corpus that ends"):
-        build(CorpusConfig, {"source": "model:", "take": take})
+        build(CorpusConfig, {"source": source, "take": take})
 
 
 def test_a_window_of_one_token_is_refused():

@@ -62,3 +62,37 @@ def test_only_the_end_of_the_last_window_is_padding(documents, context, starts):
 def test_how_often_windows_are_taken_changes_nothing(documents, context, starts, every):
     often = packed(documents, context, starts, every=1)
     assert (often == packed(documents, context, starts, every=every)).all()
+
+
+@given(DOCUMENTS, st.integers(2, 9), STARTS)
+def test_unpacked_windows_hold_one_document_and_lose_nothing(documents, context, starts):
+    packer = Packer(context, starts, PAD, pack=False)
+    for number, tokens in enumerate(documents):
+        packer.add(number, tokens)
+    tokens, document, _, is_start = packer.take()
+    assert packer.n_waiting == 0
+    texts: dict[int, list[int]] = {number: [] for number in range(len(documents))}
+    for window in range(len(tokens)):
+        is_real = document[window] != PADDING
+        assert len(set(document[window][is_real])) == 1
+        # Padding stands behind.
+        assert is_real.tolist() == sorted(is_real.tolist(), reverse=True)
+        texts[int(document[window, 0])] += tokens[window][
+            is_real & (is_start[window] == 0)
+        ].tolist()
+    # The pieces of a document that was cut may come in another order.
+    assert {number: sorted(text) for number, text in texts.items()} == {
+        number: sorted(text) for number, text in enumerate(documents)
+    }
+
+
+def test_unpacked_windows_of_like_length_are_neighbours_and_any_beginning_is_a_fair_sample():
+    packer = Packer(40, StartTokens(START, START), PAD, pack=False)
+    luck = np.random.default_rng(0)
+    lengths = luck.integers(1, 39, 640)
+    for number, length in enumerate(lengths):
+        packer.add(number, [1] * int(length))
+    found = (packer.take()[1] != PADDING).sum(axis=1)
+    groups = found.reshape(-1, 16)
+    assert (groups.max(axis=1) - groups.min(axis=1)).max() <= 3
+    assert abs(found[:160].mean() - found.mean()) < 5
