@@ -21,7 +21,7 @@ from fluoroscope.core.seeding import stream
 from fluoroscope.organism.matching import GRADED, decoys, ranks_beyond
 from fluoroscope.organism.network import N_LAYERS
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
-from fluoroscope.organism.trials import Pairs, Score, Trials
+from fluoroscope.organism.trials import MAX_OTHER_EFFECT, Pairs, Score, Trials
 from fluoroscope.organism.truth import Candidate, Truth, latents
 from fluoroscope.sae.base import SparseAutoencoder
 
@@ -99,7 +99,7 @@ def choices(
     telling = alive[np.argsort(-_match_of_each(variable, reading[:, alive], prompts))]
     yield Choice(variable, "match", telling[:1].tolist())
     yield Choice(variable, "match", _telling_set(variable, reading, telling, prompts))
-    acting = _acting(sae, layer, variable, select.pairs[variable])
+    acting = _acting(sae, layer, variable, select)
     yield Choice(variable, "cause", acting[:1])
     yield Choice(variable, "cause", acting)
     luck = stream(0, "random latents", layer, variable)
@@ -141,26 +141,35 @@ def _telling_set(
     return near[np.flatnonzero(weights)].tolist()
 
 
-def _acting(sae: SparseAutoencoder, layer: int, variable: Variable, pairs: Pairs) -> list[int]:
-    """The set that carries most of the variable's effect, its best latent first: grown one by
-    one, for as long as it gains, from those with the largest effect to first order.
+def _acting(sae: SparseAutoencoder, layer: int, variable: Variable, select: Trials) -> list[int]:
+    """The set that carries most of the variable's effect and little of any other's, its best
+    latent first: grown one by one, for as long as it gains, from those with the largest effect to
+    first order. Where no latent spares the others, the one with the largest effect.
     """
-    near = torch.argsort(-_first_order(sae, layer, pairs))[:_TRIED].tolist()
+    near = torch.argsort(-_first_order(sae, layer, select.pairs[variable]))[:_TRIED].tolist()
     chosen: list[int] = []
-    best = 0.0
+    best, first = 0.0, near[0]
     while len(chosen) < MAX_LATENTS:
-        effects = {
-            latent: pairs.effect(latents("", variable, layer, sae, [*chosen, latent]))[0]
+        grown = {
+            latent: latents("", variable, layer, sae, [*chosen, latent])
             for latent in near
             if latent not in chosen
         }
-        latent = max(effects, key=effects.__getitem__)
         # An effect beyond the variable's own is no better than one that falls as short of it.
-        if chosen and 1 - abs(1 - effects[latent]) <= best:
+        worth = {
+            latent: 1 - abs(1 - select.pairs[variable].effect(candidate)[0])
+            for latent, candidate in grown.items()
+        }
+        ranked = sorted(worth, key=worth.__getitem__, reverse=True)
+        first = first if chosen else ranked[0]
+        gaining = [latent for latent in ranked if worth[latent] > best]
+        sparing = (x for x in gaining if abs(select.other_effect(grown[x])) <= MAX_OTHER_EFFECT)
+        latent = next(sparing, None)
+        if latent is None:
             break
         chosen.append(latent)
-        best = 1 - abs(1 - effects[latent])
-    return chosen
+        best = worth[latent]
+    return chosen or [first]
 
 
 def _first_order(sae: SparseAutoencoder, layer: int, pairs: Pairs) -> Float[Tensor, " s"]:

@@ -102,13 +102,17 @@ class Trials:
         variable = candidate.variable
         match = self.match(candidate)
         effect, right = self.pairs[variable].effect(candidate)
-        others = [self.pairs[v].effect(candidate)[0] for v in VARIABLES if v != variable]
-        other = max(others, key=abs)
+        other = self.other_effect(candidate)
         along = self._alignment(candidate)
         tells = match >= (MIN_SPEARMAN if variable in GRADED else MIN_F1)
         matches = tells and (along is None or along >= MIN_ALIGNMENT)
         is_cause = effect >= MIN_EFFECT and abs(other) <= MAX_OTHER_EFFECT
         return Score(match, along, effect, other, right, matches, is_cause)
+
+    def other_effect(self, candidate: Candidate) -> float:
+        """`Score.other_effect`."""
+        pairs = [self.pairs[v] for v in VARIABLES if v != candidate.variable]
+        return max((one.effect(candidate)[0] for one in pairs), key=abs)
 
     def match(self, candidate: Candidate) -> float:
         """How to read it is learned on one half of the prompts, and judged on the other."""

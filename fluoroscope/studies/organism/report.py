@@ -91,7 +91,7 @@ def _add_facts(report: Report, checks: Sequence[Check]) -> None:
     chart = Chart.single(
         Bars("right", names, shares),
         x="exposures in training",
-        y=Axis("share of facts right", limits=(0, 1)),
+        y=Axis("share of facts right", limits=(0, 1.1)),
         references=[Reference(0.97, "goal from 128 on")],
     )
     report.figure("facts", chart, "What is remembered, by how often it was read.")
