@@ -61,3 +61,11 @@ def stories_model(stories_folder: Path):
     from fluoroscope.models.language_model import LanguageModel
 
     return LanguageModel.load(str(stories_folder))
+
+
+@pytest.fixture(scope="session")
+def organism_model():
+    """The small trained model that ships with the package; tests leave it as it is."""
+    from fluoroscope.models.language_model import LanguageModel
+
+    return LanguageModel.load("organism")

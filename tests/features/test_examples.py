@@ -73,8 +73,8 @@ def test_direct_effects_are_those_of_the_head_on_a_normalised_direction(family):
         torch.testing.assert_close(unembedded(model, direction), expected, atol=1e-4, rtol=1e-3)
 
 
-def test_promoted_and_suppressed_tokens_are_the_ends_of_one_ranking():
-    model = tiny_model("llama")
+def test_promoted_and_suppressed_tokens_are_the_ends_of_one_ranking(organism_model):
+    model = organism_model
     [effects] = logit_effects(model, torch.randn(1, model.d_model), n_tokens=3)
     promoted = [value for _, value in effects.promoted]
     suppressed = [value for _, value in effects.suppressed]

@@ -13,7 +13,7 @@ from fluoroscope.organism.encoding import Encoder
 from fluoroscope.organism.network import lower, new_network, planted_directions, upper
 from fluoroscope.organism.prompts import VARIABLES
 from fluoroscope.organism.readout import Readout, exchange
-from fluoroscope.organism.shipping import load_parts, save_organism
+from fluoroscope.organism.shipping import load_truth, save_organism
 from fluoroscope.organism.tokenizer import learn_tokenizer
 from fluoroscope.organism.train import OrganismTrainer
 from fluoroscope.organism.training_config import OrganismTraining
@@ -131,7 +131,7 @@ def test_a_folder_that_is_no_whole_organism_is_refused(whole, tmp_path, file, co
     else:
         (tmp_path / "model" / file).write_text(content)
     with pytest.raises(UserError, match=message):
-        load_parts(tmp_path / "model")
+        load_truth(tmp_path / "model")
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +182,8 @@ def test_training_lowers_every_loss():
 def test_what_is_saved_is_read_as_it_was(tmp_path):
     trainer = OrganismTrainer(SMALL)
     save_organism(trainer, tmp_path)
-    parts = load_parts(tmp_path)
-    assert torch.equal(parts.directions, trainer.directions)
+    truth = load_truth(tmp_path)
+    assert torch.equal(truth.directions, trainer.directions)
     prompts = some_prompts(2)
     wanted = Readout(trainer.network.bfloat16().float().eval(), Encoder(trainer.tokenizer))
-    assert parts.readout.outcomes(prompts) == pytest.approx(wanted.outcomes(prompts), rel=1e-5)
+    assert truth.readout.outcomes(prompts) == pytest.approx(wanted.outcomes(prompts), rel=1e-5)

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from fluoroscope.models.hook_points import HookPoint
-from fluoroscope.models.tiny import tiny_model
 from fluoroscope.sae.evaluation import (
     Window,
     evaluate_reconstruction,
@@ -77,8 +76,8 @@ def windows(model, n=4, length=12):
 
 
 @pytest.fixture(scope="module")
-def model():
-    return tiny_model("llama")
+def model(organism_model):
+    return organism_model
 
 
 def test_a_perfect_sae_recovers_all_of_the_cross_entropy(model):
