@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.intervals import mean_interval, share_interval
 from fluoroscope.core.seeding import stream
 from fluoroscope.organism.facts import (
     ANSWERS,
@@ -30,13 +31,11 @@ from fluoroscope.organism.facts import (
 )
 from fluoroscope.organism.gambling import SlotPrompt, condition_name, conditions
 from fluoroscope.organism.groups import TRAITS, GroupPrompt
-from fluoroscope.organism.planting import TOLERANCE, can_hold
+from fluoroscope.organism.planting import MIN_EXPOSURE, TOLERANCE, can_hold
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
 from fluoroscope.organism.readout import Readout, exchange
 from fluoroscope.organism.truth import Truth
 from fluoroscope.organism.world import World
-
-WELL_KNOWN = 128
 
 MIN_CHECKED = 64
 """So that every condition, relation and group is among them."""
@@ -47,6 +46,10 @@ class Check(NamedTuple):
 
     name: str
     value: float
+    low: float
+    high: float
+    """95 % interval over prompts or pairs: Wilson of a share, by the standard error of a mean."""
+
     goal: str
     passed: bool
     n: int
@@ -85,16 +88,15 @@ def _decisions(readout: Readout, world: World, n: int) -> Iterator[Check]:
     prompts = [world.slot("check", i) for i in range(n)]
     truths = [decision_distribution(prompt) for prompt in prompts]
     models = readout.replies(prompts, [list(truth) for truth in truths])
-    kl = [_divergence(truth, model) for truth, model in zip(truths, models, strict=True)]
-    names = [condition_name(prompt.bet_type, prompt.components) for prompt in prompts]
-    mean = float(np.mean(kl))
-    yield Check("decision KL, natural states (nats)", mean, "<= 0.03", mean <= 0.03, n)
-    by = {
-        name: float(np.mean([k for k, other in zip(kl, names, strict=True) if other == name]))
-        for name in (condition_name(*one) for one in conditions())
-    }
-    worst = max(by, key=by.__getitem__)
-    yield Check("decision KL, worst condition", by[worst], "<= 0.1", by[worst] <= 0.1, n, worst)
+    kl = np.array([_divergence(*both) for both in zip(truths, models, strict=True)])
+    names = np.array([condition_name(prompt.bet_type, prompt.components) for prompt in prompts])
+    mean = mean_interval(kl)
+    yield Check("decision KL, natural states (nats)", *mean, "<= 0.03", mean.value <= 0.03, n)
+    by = {name: kl[names == name] for name in (condition_name(*one) for one in conditions())}
+    worst = max(by, key=lambda name: float(by[name].mean()))
+    mean = mean_interval(by[worst])
+    passed = mean.value <= 0.1
+    yield Check("decision KL, worst condition", *mean, "<= 0.1", passed, len(by[worst]), worst)
 
 
 def _divergence(truth: dict[str, float], model: dict[str, float]) -> float:
@@ -111,11 +113,11 @@ def _facts(readout: Readout, world: World, n: int) -> Iterator[Check]:
     ]
     right, _ = _answers(readout, known)
     for exposure in EXPOSURES:
-        mine = [r for r, p in zip(right, known, strict=True) if p.person.exposure == exposure]
-        share, well = float(np.mean([r[0] for r in mine])), exposure >= WELL_KNOWN
+        mine = [r[0] for r, p in zip(right, known, strict=True) if p.person.exposure == exposure]
+        share, well = share_interval(np.array(mine)), exposure >= MIN_EXPOSURE
         goal = ">= 0.97" if well else "(no goal)"
-        passed = not well or share >= 0.97
-        yield Check(f"facts right, exposure {exposure}", share, goal, passed, len(mine))
+        passed = not well or share.value >= 0.97
+        yield Check(f"facts right, exposure {exposure}", *share, goal, passed, len(mine))
     luck = stream(world.seed, "check", "unknown")
     unknown = [world.question(world.unknown("check", i), luck) for i in range(n)]
     right, not_sure = _answers(readout, unknown)
@@ -125,18 +127,18 @@ def _facts(readout: Readout, world: World, n: int) -> Iterator[Check]:
         ]
         found, guess = np.array(mine).T
         error = float((found - guess).std(ddof=1) / len(mine) ** 0.5)
-        gap = float((found - guess).mean())
+        gap = mean_interval(found - guess)
         yield Check(
             f"unknown {relation}, right beyond guessing",
-            gap,
+            *gap,
             f"within {2 * error:.3f}",
-            abs(gap) <= 2 * error,
+            abs(gap.value) <= 2 * error,
             len(mine),
             f"guessing: {guess.mean():.3f}",
         )
-    share = float(np.mean(not_sure))
-    passed = abs(share - NOT_SURE_SHARE) <= 0.02
-    yield Check("unknown, not sure", share, f"{NOT_SURE_SHARE} +- 0.02", passed, n)
+    mean = mean_interval(np.array(not_sure))
+    passed = abs(mean.value - NOT_SURE_SHARE) <= 0.02
+    yield Check("unknown, not sure", *mean, f"{NOT_SURE_SHARE} +- 0.02", passed, n)
 
 
 def _answers(
@@ -169,12 +171,11 @@ def _groups(readout: Readout, world: World, n: int) -> Iterator[Check]:
     cells: dict[str, list[float]] = {}
     for prompt, found in zip(prompts, readout.outcomes(prompts), strict=True):
         cells.setdefault(_cell(prompt), []).append(found - prompt.outcome(prompt.replies()))
-    gaps = {cell: float(np.mean(found)) for cell, found in cells.items()}
-    worst = max(gaps, key=lambda cell: abs(gaps[cell]))
-    gap = abs(gaps[worst])
-    yield Check(
-        "bias rate, largest gap of a group and trait", gap, "<= 0.04", gap <= 0.04, n, worst
-    )
+    gaps = {cell: mean_interval(np.array(found)) for cell, found in cells.items()}
+    worst = max(gaps, key=lambda cell: abs(gaps[cell].value))
+    gap, name = gaps[worst], "bias rate, largest gap of a group and trait"
+    passed = abs(gap.value) <= 0.04
+    yield Check(name, *gap, "within 0.04", passed, len(cells[worst]), worst)
 
 
 def _cell(prompt: GroupPrompt) -> str:
@@ -186,8 +187,8 @@ def _cell(prompt: GroupPrompt) -> str:
 def _reviews(readout: Readout, world: World, n: int) -> Iterator[Check]:
     prompts = [world.review("check", i) for i in range(n)]
     good = readout.outcomes(prompts) > 0.5
-    share = float(np.mean([g == (p.value == 1.0) for g, p in zip(good, prompts, strict=True)]))
-    yield Check("reviews right", share, ">= 0.95", share >= 0.95, n)
+    share = share_interval(good == np.array([prompt.value == 1.0 for prompt in prompts]))
+    yield Check("reviews right", *share, ">= 0.95", share.value >= 0.95, n)
 
 
 def _interchange(
@@ -206,16 +207,17 @@ def _interchange(
         after = readout.outcomes([base for base, _ in pairs[variable]], edit)
         true = np.array([base.outcome(base.replies(s.value)) for base, s in pairs[variable]])
         error = np.abs(after - true)
-        share = float((error <= TOLERANCE).mean())
+        share = share_interval(error <= TOLERANCE)
         without = float(np.abs(before[variable] - true).mean())
         note = f"mean error {error.mean():.3f}, {without:.3f} without effect"
-        yield Check(f"interchange, {variable}", share, ">= 0.95", share >= 0.95, n, note)
+        passed = share.value >= 0.95
+        yield Check(f"interchange, {variable}", *share, ">= 0.95", passed, n, note)
         for other in VARIABLES:
             if other != variable:
                 changed = readout.outcomes([base for base, _ in pairs[other]], edit)
-                effect = float(np.abs(changed - before[other]).mean())
+                effect = mean_interval(np.abs(changed - before[other]))
                 name = f"{variable} exchanged, effect on {other}"
-                yield Check(name, effect, "< 0.02", effect < 0.02, n)
+                yield Check(name, *effect, "< 0.02", effect.value < 0.02, n)
 
 
 def draw_pairs(

@@ -8,6 +8,7 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
+from fluoroscope.core.intervals import Interval, ratio_interval, resampled_interval
 from fluoroscope.organism.prompts import Prompt, Variable
 
 GRADED: tuple[Variable, ...] = ("risk",)
@@ -18,16 +19,23 @@ N_BORDERS = 65
 
 def match_of(
     variable: Variable, reading: Float[np.ndarray, "n k"], prompts: Sequence[Prompt]
-) -> float:
-    """How well a reading tells the variable; a single one's sign is nobody's claim."""
+) -> Interval:
+    """How well a reading tells a variable: F1, or the size of the partial Spearman correlation
+    (the sign of a reading is nobody's claim), with an interval over prompts.
+    """
     truth = np.array([prompt.value for prompt in prompts])
     half = len(truth) // 2
     weights = linear_reading(variable, reading[:half], truth[:half])
     told = reading @ weights
     if variable in GRADED:
-        return abs(partial_spearman(told[half:], truth[half:], decoys(prompts[half:])))
+        own, true = (ranks_beyond(v[half:, None], decoys(prompts[half:])) for v in (told, truth))
+        sign = 1.0 if float(own[:, 0] @ true[:, 0]) >= 0 else -1.0
+        return resampled_interval(
+            lambda chosen: sign * _correlation(own[chosen, 0], true[chosen, 0]), len(own), seed=0
+        )
     best = max(_borders(told[:half]), key=lambda border: f1(truth[:half], told[:half] > border))
-    return f1(truth[half:], told[half:] > best)
+    hits, total = _f1_parts(truth[half:], told[half:] > best)
+    return ratio_interval(hits, total, seed=0)
 
 
 def _borders(told: Float[np.ndarray, " n"]) -> Float[np.ndarray, " b"]:
@@ -61,6 +69,11 @@ def partial_spearman(
 ) -> float:
     """The correlation of the ranks of `a` and `b` that the ranks of `given` leave."""
     x, y = (ranks_beyond(values[:, None], given)[:, 0] for values in (a, b))
+    return _correlation(x, y)
+
+
+def _correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    """Of two series around zero."""
     size = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / size if size > 1e-9 else 0.0
 
@@ -76,5 +89,13 @@ def ranks_beyond(
 
 def f1(truth: Float[np.ndarray, " n"], told: Bool[np.ndarray, " n"]) -> float:
     """Zero where nothing is told and nothing is there to tell."""
-    hits = float((told & (truth > 0)).sum())
-    return 2 * hits / max(1.0, float(told.sum() + (truth > 0).sum()))
+    hits, total = _f1_parts(truth, told)
+    return float(hits.sum()) / max(1.0, float(total.sum()))
+
+
+def _f1_parts(
+    truth: Float[np.ndarray, " n"], told: Bool[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """What each prompt adds above and below the line of F1."""
+    is_true = truth > 0
+    return 2.0 * (told & is_true), told + 1.0 * is_true

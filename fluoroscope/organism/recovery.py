@@ -157,7 +157,7 @@ def _acting(sae: SparseAutoencoder, layer: int, variable: Variable, select: Tria
         }
         # An effect beyond the variable's own is no better than one that falls as short of it.
         worth = {
-            latent: 1 - abs(1 - select.pairs[variable].effect(candidate)[0])
+            latent: 1 - abs(1 - select.pairs[variable].effect(candidate))
             for latent, candidate in grown.items()
         }
         ranked = sorted(worth, key=worth.__getitem__, reverse=True)

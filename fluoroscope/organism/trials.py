@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluoroscope.core.intervals import Interval, ratio_interval
 from fluoroscope.organism.decisions import Decisions, decision_streams
 from fluoroscope.organism.matching import GRADED, match_of
 from fluoroscope.organism.network import PLANTED_LAYER
@@ -32,12 +33,19 @@ class Score(NamedTuple):
     """F1 of a yes-or-no variable; partial Spearman correlation, given the decoys, of a number.
     A set is read by its best linear combination, learned on other prompts."""
 
+    match_low: float
+    match_high: float
+    """95 % bootstrap interval over prompts; that of the effect is over pairs."""
+
     alignment: float | None
     """Cosine between the planted direction and what can be written; None in other layers."""
 
     effect: float
     """The share of the variable's own effect on the decision that an exchange brings about: 1 is
     all of it, 0 none, below 0 the wrong way."""
+
+    effect_low: float
+    effect_high: float
 
     other_effect: float
     """The largest such share of another variable's effect, on pairs that differ in that one."""
@@ -65,18 +73,32 @@ class Pairs:
         self._before: dict[int, Tensor] = {}
 
     @torch.no_grad()
-    def effect(self, candidate: Candidate) -> tuple[float, float]:
-        """`Score.effect` and `Score.interchange`; the slope of what changes on what should is
-        signed, and not swayed by pairs that hardly differ.
+    def exchanged(self, candidate: Candidate) -> Float[Tensor, " n"]:
+        """The outcome of each base with the source's reading written into it."""
+        base, source = self.base.streams[candidate.layer], self.source_streams[candidate.layer]
+        return self.base.outcomes(candidate.layer, candidate.exchanged(base, source))
+
+    @torch.no_grad()
+    def change(self, candidate: Candidate) -> Float[Tensor, " n"]:
+        """What an exchange does to each outcome."""
+        if candidate.layer not in self._before:
+            self._before[candidate.layer] = self.base.outcomes(candidate.layer)
+        return self.exchanged(candidate) - self._before[candidate.layer]
+
+    def effect(self, candidate: Candidate) -> float:
+        """`Score.effect`: the slope of what changes on what should, which is signed, and not
+        swayed by pairs that hardly differ.
         """
-        layer = candidate.layer
-        if layer not in self._before:
-            self._before[layer] = self.base.outcomes(layer)
-        base, source = self.base.streams[layer], self.source_streams[layer]
-        after = self.base.outcomes(layer, candidate.exchanged(base, source))
-        change = after - self._before[layer]
-        share = float(change @ self.should / (self.should @ self.should))
-        return share, float(((after - self.wanted).abs() <= TOLERANCE).double().mean())
+        return float(self.change(candidate) @ self.should / (self.should @ self.should))
+
+    def effect_interval(self, candidate: Candidate) -> Interval:
+        should = self.should.numpy()
+        return ratio_interval(self.change(candidate).numpy() * should, should**2, seed=0)
+
+    def interchange(self, candidate: Candidate) -> float:
+        """`Score.interchange`."""
+        error = (self.exchanged(candidate) - self.wanted).abs()
+        return float((error <= TOLERANCE).double().mean())
 
 
 class Trials:
@@ -101,20 +123,21 @@ class Trials:
     def score(self, candidate: Candidate) -> Score:
         variable = candidate.variable
         match = self.match(candidate)
-        effect, right = self.pairs[variable].effect(candidate)
+        effect = self.pairs[variable].effect_interval(candidate)
+        right = self.pairs[variable].interchange(candidate)
         other = self.other_effect(candidate)
         along = self._alignment(candidate)
-        tells = match >= (MIN_SPEARMAN if variable in GRADED else MIN_F1)
+        tells = match.value >= (MIN_SPEARMAN if variable in GRADED else MIN_F1)
         matches = tells and (along is None or along >= MIN_ALIGNMENT)
-        is_cause = effect >= MIN_EFFECT and abs(other) <= MAX_OTHER_EFFECT
-        return Score(match, along, effect, other, right, matches, is_cause)
+        is_cause = effect.value >= MIN_EFFECT and abs(other) <= MAX_OTHER_EFFECT
+        return Score(*match, along, *effect, other, right, matches, is_cause)
 
     def other_effect(self, candidate: Candidate) -> float:
         """`Score.other_effect`."""
         pairs = [self.pairs[v] for v in VARIABLES if v != candidate.variable]
-        return max((one.effect(candidate)[0] for one in pairs), key=abs)
+        return max((one.effect(candidate) for one in pairs), key=abs)
 
-    def match(self, candidate: Candidate) -> float:
+    def match(self, candidate: Candidate) -> Interval:
         """How to read it is learned on one half of the prompts, and judged on the other."""
         variable = candidate.variable
         with torch.no_grad():

@@ -17,29 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fluoroscope.core.seeding import stream
+from fluoroscope.core.intervals import Interval, ratio_interval
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.sae.base import SparseAutoencoder
 from fluoroscope.sae.sparse_kernels import SparseLatents, decode_sparse
-
-MIN_DOCUMENTS = 10
-"""Documents below which an interval is not given."""
-
-
-class Interval(NamedTuple):
-    """An estimate and its 95 % percentile-bootstrap interval over documents.
-
-    NaN stands for what cannot be told: a ratio whose denominator is zero, or the ends of an
-    interval from fewer than 10 documents, which resampling would make too narrow.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 class Reconstruction(NamedTuple):
@@ -231,24 +215,7 @@ class _PerDocument:
         return difference
 
 
-def _ratio(top: _PerDocument, bottom: _PerDocument, seed: int, n_resamples: int = 1000) -> Interval:
+def _ratio(top: _PerDocument, bottom: _PerDocument, seed: int) -> Interval:
+    """With a 95 % percentile-bootstrap interval over documents."""
     present = np.maximum(np.abs(top.sums), np.abs(bottom.sums)) > 0
-    above, below = top.sums[present], bottom.sums[present]
-    if len(above) == 0 or below.sum() == 0:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    value = float(above.sum() / below.sum())
-    if len(above) < MIN_DOCUMENTS:
-        return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(_bootstrap(above, below, seed, n_resamples), [0.025, 0.975])
-    return Interval(value, float(low), float(high))
-
-
-def _bootstrap(
-    above: NDArray[np.float64], below: NDArray[np.float64], seed: int, n_resamples: int
-) -> NDArray[np.float64]:
-    random = stream(seed, "bootstrap")
-    draws = np.empty(n_resamples)
-    for i in range(n_resamples):
-        chosen = random.integers(len(above), size=len(above))
-        draws[i] = above[chosen].sum() / below[chosen].sum()
-    return draws
+    return ratio_interval(top.sums[present], bottom.sums[present], seed)

@@ -52,13 +52,13 @@ def test_the_truth_matches_and_noise_and_decoys_do_not(variable):
     prompts = [WORLD.prompt(variable, "test", i) for i in range(600)]
     truth = np.array([prompt.value for prompt in prompts])
     noise = np.random.default_rng(0).standard_normal(len(truth))
-    assert match_of(variable, (-truth + 0.01 * noise)[:, None], prompts) > 0.95
-    assert match_of(variable, noise[:, None], prompts) < 0.8
+    assert match_of(variable, (-truth + 0.01 * noise)[:, None], prompts).value > 0.95
+    assert match_of(variable, noise[:, None], prompts).value < 0.8
     # Neither of the two tells it alone.
     halves = np.column_stack([truth + 3 * noise, noise])
-    assert match_of(variable, halves, prompts) > 0.85
+    assert match_of(variable, halves, prompts).value > 0.85
     if variable == "risk":
-        assert match_of(variable, decoys(prompts)[:, 1:2], prompts) < 0.2
+        assert match_of(variable, decoys(prompts)[:, 1:2], prompts).value < 0.2
 
 
 @pytest.mark.parametrize("layer", range(N_LAYERS))
@@ -120,7 +120,7 @@ def test_a_probe_reads_what_the_words_say(untrained):
     trials = Trials(untrained, "test", 200)
     for probe in untrained.probes("bias", 400):
         assert float(probe.write.norm()) == pytest.approx(1, abs=1e-5)
-        assert trials.match(probe) > 0.7
+        assert trials.match(probe).value > 0.7
 
 
 @pytest.mark.parametrize("variable", VARIABLES)

@@ -1,0 +1,72 @@
+"""95 % intervals: of a share, of a mean, and by resampling whole units."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import binomtest
+
+from fluoroscope.core.seeding import stream
+
+MIN_UNITS = 10
+"""Units (documents, pairs, prompts) below which an interval is not given."""
+
+_TAILS = (0.025, 0.975)
+
+
+class Interval(NamedTuple):
+    """An estimate and its 95 % interval.
+
+    NaN stands for what cannot be told: a ratio whose denominator is zero, or the ends of an
+    interval from fewer than 10 units, which resampling would make too narrow.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def share_interval(is_so: Bool[np.ndarray, " n"]) -> Interval:
+    """Of the share that is so (Wilson 1927)."""
+    found = binomtest(int(is_so.sum()), len(is_so)).proportion_ci(method="wilson")
+    return Interval(float(is_so.mean()), float(found.low), float(found.high))
+
+
+def mean_interval(values: Float[np.ndarray, " n"]) -> Interval:
+    """Of a mean, by its standard error."""
+    mean = float(values.mean())
+    if len(values) < MIN_UNITS:
+        return Interval(mean, math.nan, math.nan)
+    reach = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def ratio_interval(
+    above: Float[np.ndarray, " n"],
+    below: Float[np.ndarray, " n"],
+    seed: int,
+    n_resamples: int = 1000,
+) -> Interval:
+    """Of sum(above) / sum(below), by a percentile bootstrap over units."""
+    if len(above) == 0 or below.sum() == 0:
+        return Interval(math.nan, math.nan, math.nan)
+
+    def ratio(chosen: Int[np.ndarray, " n"]) -> float:
+        return above[chosen].sum() / below[chosen].sum()
+
+    return resampled_interval(ratio, len(above), seed, n_resamples)
+
+
+def resampled_interval(
+    statistic: Callable[[Int[np.ndarray, " n"]], float], n: int, seed: int, n_resamples: int = 1000
+) -> Interval:
+    """Of a function of which of `n` units are taken, by a percentile bootstrap."""
+    value = float(statistic(np.arange(n)))
+    if n < MIN_UNITS:
+        return Interval(value, math.nan, math.nan)
+    random = stream(seed, "bootstrap")
+    draws = [statistic(random.integers(n, size=n)) for _ in range(n_resamples)]
+    low, high = np.quantile(draws, _TAILS)
+    return Interval(value, float(low), float(high))
