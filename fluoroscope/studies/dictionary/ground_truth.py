@@ -9,8 +9,13 @@ from fluoroscope.organism.trials import MAX_OTHER_EFFECT, MIN_EFFECT
 from fluoroscope.plots.chart import Axis, Chart, Line, Scatter
 from fluoroscope.runs.report import Report
 
+_ENDS = ("effect_low", "effect_high")
 _FORMATS: dict[str, str] = dict.fromkeys(
-    ("match", "alignment", "effect", "other_effect", "interchange"), ".3f"
+    (
+        *("match", "match_low", "match_high", "alignment"),
+        *("effect", *_ENDS, "other_effect", "interchange"),
+    ),
+    ".3f",
 )
 
 
@@ -30,7 +35,8 @@ def add_ground_truth(report: Report, truth: pl.DataFrame, ceiling: pl.DataFrame)
     report.figure(
         "truth_by_layer",
         _effects(truth, ceiling),
-        "The best set of at most 5 latents of each SAE, a supervised probe, and what was planted.",
+        "The best set of at most 5 latents of each SAE, random latents, a supervised probe, and "
+        "what was planted; bands are 95 % intervals over pairs.",
     )
     report.table("ground_truth", truth, "The best latents and sets, and random ones.", _FORMATS)
     report.table("ceiling", ceiling, "What any method can be compared with.", _FORMATS)
@@ -51,7 +57,7 @@ def _effects(truth: pl.DataFrame, ceiling: pl.DataFrame) -> Chart:
 
 
 def _best_sets(truth: pl.DataFrame) -> list[Line | Scatter]:
-    """A line an architecture: at each layer its best set, and the random one."""
+    """A line a dictionary: at each layer its best set, and the random one."""
     return [
         *_set_lines(truth.filter(pl.col("chosen_by") == "cause"), "best latents", "solid"),
         *_set_lines(truth.filter(pl.col("chosen_by") == "random"), "random latents", "dashed"),
@@ -61,10 +67,16 @@ def _best_sets(truth: pl.DataFrame) -> list[Line | Scatter]:
 def _set_lines(
     truth: pl.DataFrame, what: str, style: Literal["solid", "dashed"]
 ) -> list[Line | Scatter]:
-    best = truth.group_by("architecture", "layer").agg(pl.col("effect").max()).sort("layer")
+    # What was varied stands in the key behind the hook point.
+    varied = pl.col("key").str.splitn("-", 2).struct.field("field_1").fill_null("")
+    named = truth.with_columns(
+        name=pl.concat_str([pl.col("architecture"), varied], separator=" ").str.strip_chars()
+    )
+    # The single latent and the set were chosen alike: the set is shown, whichever is better.
+    sets = named.sort("n_latents").group_by("name", "layer").last().sort("layer")
     found: list[Line | Scatter] = []
-    for architecture in sorted(set(best["architecture"])):
-        mine = best.filter(pl.col("architecture") == architecture)
-        x, y = mine["layer"].to_list(), mine["effect"].to_list()
-        found.append(Line(f"{architecture}, {what}", x, y, style=style))
+    for name in sorted(set(sets["name"])):
+        mine = sets.filter(pl.col("name") == name)
+        x, y, low, high = (mine[c].to_numpy() for c in ("layer", "effect", *_ENDS))
+        found.append(Line(f"{name}, {what}", x, y, low, high, style))
     return found
