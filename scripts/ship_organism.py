@@ -1,7 +1,7 @@
 """Puts a trained organism, then SAEs of it, where the package ships them from.
 
     python scripts/ship_organism.py model RUN          a run of `fluoro organism train`
-    python scripts/ship_organism.py saes RUN [RUN...]  runs of `--preset dictionary/organism`
+    python scripts/ship_organism.py saes RUN [RUN...]  runs of `--preset dictionary/organism-...`
 
 The model goes first, as SAEs are trained on what is shipped and belong to it.
 """

@@ -166,8 +166,9 @@ def _add_quality(report: Report, judged: list[_Judged], gates: list[Gate]) -> No
     if failed:
         report.text(
             f"**{len(failed)} gates are not met.** More tokens (`n_tokens`), more latents "
-            "(`sae.d_sae`) or a larger `sae.k` usually help; dead latents are a sign of more of "
-            "them than the layer has things to tell. Studies that build on these SAEs should say so."
+            "(`sae.d_sae`) or a larger `sae.k` usually help; dead latents mean that there are more "
+            "of them than the layer has things to tell. Studies that build on these SAEs should "
+            "say so."
         )
     formats = {c: ".4g" for c, kind in table.schema.items() if kind == pl.Float64}
     report.table("sae_quality", table, "Every SAE.", formats)
