@@ -50,11 +50,12 @@ def ratio_interval(
     n_resamples: int = 1000,
 ) -> Interval:
     """Of sum(above) / sum(below), by a percentile bootstrap over units."""
-    if len(above) == 0 or below.sum() == 0:
+    if below.sum() == 0:
         return Interval(math.nan, math.nan, math.nan)
 
     def ratio(chosen: Int[np.ndarray, " n"]) -> float:
-        return above[chosen].sum() / below[chosen].sum()
+        total = below[chosen].sum()
+        return above[chosen].sum() / total if total else math.nan
 
     return resampled_interval(ratio, len(above), seed, n_resamples)
 
@@ -68,5 +69,6 @@ def resampled_interval(
         return Interval(value, math.nan, math.nan)
     random = stream(seed, "bootstrap")
     draws = [statistic(random.integers(n, size=n)) for _ in range(n_resamples)]
-    low, high = np.quantile(draws, _TAILS)
+    # A draw that cannot be told says nothing of the others.
+    low, high = np.nanquantile(draws, _TAILS)
     return Interval(value, float(low), float(high))

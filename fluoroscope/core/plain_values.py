@@ -4,6 +4,7 @@ PyYAML follows YAML 1.1, where `no` is false, `010` is eight, `12:30` is 750, an
 text; a setting that is silently something else is the worst kind of mistake.
 """
 
+import math
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -51,3 +52,12 @@ _Loader.add_implicit_resolver(
 )
 _Loader.add_implicit_resolver(f"{_YAML}merge", re.compile(r"<<\Z"), ["<"])
 _Loader.add_constructor("!number", _Loader.construct_number)
+
+
+def without_nan(value: Any) -> Any:  # Any: nested JSON values, where null is "cannot be told".
+    """With null for every number that is none, and for infinities, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

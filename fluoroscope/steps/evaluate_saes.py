@@ -5,7 +5,6 @@ quality/shards/<hook point>/<key>.safetensors       density and mean square of e
 quality/shards/<hook point>/cards.json              identity cards of prominent latents
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from fluoroscope.activations.capture import capture
 from fluoroscope.activations.extract_config import ExtractConfig
+from fluoroscope.core.plain_values import without_nan
 from fluoroscope.core.storage import write_json
 from fluoroscope.core.tensors import write_tensors
 from fluoroscope.data.token_store import TokenStore, WindowRange, Windows
@@ -110,7 +110,7 @@ class EvaluateSAEsStep(MapStep):
             )
             cards[plan.key] = self._cards(run, model, point, sae, chosen)
             context.sink.progress(i + 1, len(plans), "SAEs")
-        write_json(context.folder / "quality.json", _without_nan(quality))
+        write_json(context.folder / "quality.json", without_nan(quality))
         write_json(context.folder / "cards.json", cards)
 
     def _batches(self, run: Run, model: LanguageModel, point: HookPoint) -> Iterator[_Batch]:
@@ -189,11 +189,3 @@ class EvaluateSAEsStep(MapStep):
             for card, effects in zip(cards, logit_effects(model, directions), strict=True):
                 card |= effects._asdict()
         return cards
-
-
-def _without_nan(value: Any) -> Any:  # Any: nested JSON values, where null is "cannot be told".
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,6 +15,9 @@ class EvaluationConfig(Config):
     contexts: PositiveInt = 10
     """Contexts on a card."""
 
+    truth_pairs: int = Field(default=128, ge=10)
+    """Of the organism: pairs of prompts of each variable that its latents are judged by."""
+
     max_fvu: NonNegativeFloat = 0.3
     """Gate: fraction of variance unexplained, at most."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from fluoroscope.core.plain_values import without_nan
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hub import find_model
@@ -36,9 +37,7 @@ class ScoreSAEsStep(MapStep):
     name = TRUTH
     inputs = (SAES_STEP,)
 
-    def __init__(
-        self, model: ModelConfig, groups: Mapping[str, Sequence[SAEPlan]], n: int = 128
-    ) -> None:
+    def __init__(self, model: ModelConfig, groups: Mapping[str, Sequence[SAEPlan]], n: int) -> None:
         """`n` pairs of prompts of each variable, and twice as many prompts."""
         self.model, self.n = model, n
         self._plans: dict[str, list[tuple[str, SAEPlan]]] = {}
@@ -64,7 +63,8 @@ class ScoreSAEsStep(MapStep):
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         truth = run.cached(TRUTH, lambda: load_truth(find_model(self.model.name).folder))
         if shard.key == CEILING:
-            write_json(context.folder / _ROWS, {CEILING: ceiling(truth, self.n).to_dicts()})
+            rows = {CEILING: ceiling(truth, self.n).to_dicts()}
+            write_json(context.folder / _ROWS, without_nan(rows))
             return
         plans = self._plans[shard.key]
         select = run.cached((TRUTH, "select"), lambda: Trials(truth, "select", self.n))
@@ -74,7 +74,7 @@ class ScoreSAEsStep(MapStep):
             sae = load_sae(sae_folder(run, group, plan.key))
             rows[plan.key] = list(recovered(sae, HookPoint(shard.key).layer, select, judge))
             context.sink.progress(i + 1, len(plans), "SAEs")
-        write_json(context.folder / _ROWS, rows)
+        write_json(context.folder / _ROWS, without_nan(rows))
 
 
 def ceiling_table(run: Run) -> pl.DataFrame:

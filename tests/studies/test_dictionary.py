@@ -336,3 +336,37 @@ def test_a_model_without_a_tokenizer_leaves_no_run_folder(material, tmp_path):
     with pytest.raises(ModelError, match="has no tokenizer"):
         run_study(material, tmp_path, f"model={tmp_path / 'llama'}")
     assert not (tmp_path / "small").exists()
+
+
+def test_the_organisms_saes_are_judged_by_what_was_planted(tmp_path):
+    spec = build(
+        DictionarySpec,
+        parse_overrides(
+            [
+                "model=organism",
+                "corpus=organism:",
+                "corpus.context=256",
+                "corpus.pack=false",
+                "corpus.held_out=0.3",
+                "n_tokens=3000",
+                'hook_points=["3.resid_post","1.mlp_out"]',
+                "sae.d_sae=[16,24]",
+                "sae.k=4",
+                "training.batch_size=128",
+                "evaluation.n_tokens=400",
+                "evaluation.cards=0",
+                "evaluation.truth_pairs=16",
+            ]
+        ),
+    )
+    run = execute(DictionaryStudy(), spec, "truth", root=tmp_path)
+    truth = pl.read_csv(run.folder / "tables" / "ground_truth.csv")
+    # Only the residual stream is what the directions live in.
+    assert set(truth["key"]) == {"3.resid_post-d_sae16", "3.resid_post-d_sae24"}
+    assert set(truth["chosen_by"]) == {"match", "cause", "random"}
+    ceiling = pl.read_csv(run.folder / "tables" / "ceiling.csv")
+    planted = ceiling.filter(pl.col("direction") == "planted")
+    assert planted["is_cause"].all()
+    assert (planted["effect_low"] > 0.5).all()
+    assert (run.folder / "figures" / "truth_by_layer.png").exists()
+    assert "Ground truth" in (run.folder / "report.html").read_text()

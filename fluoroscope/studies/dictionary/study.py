@@ -92,7 +92,7 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
             ),
         ]
         if config.knows_truth:
-            steps.append(ScoreSAEsStep(model, config.groups))
+            steps.append(ScoreSAEsStep(model, config.groups, config.evaluation.truth_pairs))
         return steps
 
     def report(self, run: Run, sink: Sink) -> None:
