@@ -271,18 +271,18 @@ def organism_train(
     overrides: Overrides = None,
     name: Annotated[str, typer.Option(help="Name of the run.")] = "organism",
     checkpoint_s: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 60.0,
+    check_fit: Annotated[bool, typer.Option(help="Refuse what cannot fit.")] = True,
 ) -> None:
     """Make the organism anew from its seed; the same command goes on after Ctrl-C or a kill."""
-    how = build(How, {"checkpoint_s": checkpoint_s, "devices": "cpu"})
+    how = build(How, {"checkpoint_s": checkpoint_s, "check_fit": check_fit, "devices": "cpu"})
     _execute("organism", study_spec("organism", None, None, overrides or []), name, how)
 
 
 @organism_app.command(name="check")
 def organism_check(
     model: Annotated[
-        Path | None,
-        typer.Argument(metavar="[FOLDER]", help="Default: the one that comes with Fluoroscope."),
-    ] = None,
+        str, typer.Argument(metavar="[FOLDER]", help="Default: what comes with Fluoroscope.")
+    ] = "organism",
     n: Annotated[int, typer.Option(min=64, help="Prompts of each kind.")] = 512,
     ceiling: Annotated[
         bool, typer.Option("--ceiling", help="Score planted, probed and random directions.")
@@ -294,16 +294,16 @@ def organism_check(
     """Measure an organism against what its world says; exit code 1 where it falls short."""
     from fluoroscope.organism import recovery
     from fluoroscope.organism.check import as_frame, check
-    from fluoroscope.organism.shipping import load
+    from fluoroscope.organism.shipping import load, load_truth
 
-    organism = load() if model is None else load(model)
     if ceiling:
-        _print_frame(recovery.ceiling(organism.truth, n // 2))
+        _print_frame(recovery.ceiling(load_truth(model), n // 2))
     if saes:
+        organism = load(model)
         _print_frame(recovery.recovered_by(organism.saes, organism.truth, n // 2))
     if ceiling or saes:
         return
-    checks = check(organism.truth, n)
+    checks = check(load_truth(model), n)
     _print_frame(as_frame(checks))
     if not all(one.passed for one in checks):
         raise typer.Exit(1)

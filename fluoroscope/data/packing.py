@@ -41,7 +41,7 @@ class Packer:
 
     @property
     def n_waiting(self) -> int:
-        """Tokens taken in and not yet given out."""
+        """Tokens taken in and not yet given out; of windows of single documents, with padding."""
         return self._n_waiting
 
     def add(self, document: int, tokens: Sequence[int]) -> None:
@@ -53,7 +53,8 @@ class Packer:
         columns[_POSITION] = np.arange(columns.shape[1])
         columns[_IS_START] = np.arange(columns.shape[1]) < len(start)
         self._waiting.append(columns)
-        self._n_waiting += columns.shape[1]
+        n_windows = -(-columns.shape[1] // self.context)
+        self._n_waiting += columns.shape[1] if self.pack else n_windows * self.context
 
     def take(self, *, everything: bool = False) -> Packed:
         """The full windows; with `everything` also the last, filled up with padding. Windows of

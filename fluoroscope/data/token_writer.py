@@ -31,8 +31,6 @@ class TokenShardWriter:
         self.n_text_tokens: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self._folder = folder
         self._held_out = config.held_out
-        # Windows of single documents are wider than their tokens; the files stay of one size.
-        self._part_tokens = _PART_TOKENS if config.pack else _PART_TOKENS // 4
         self._packers: dict[Split, Packer] = {
             split: Packer(config.context, starts, padding_token, pack=config.pack)
             for split in SPLITS
@@ -52,7 +50,7 @@ class TokenShardWriter:
         beginning = document.text[:_BEGINNING_CHARACTERS]
         row = (document.index, text_id(document.text), split, len(tokens), beginning)
         self._documents.append(row)
-        if packer.n_waiting >= self._part_tokens:
+        if packer.n_waiting >= _PART_TOKENS:
             self._write_part(split, packer.take())
         if len(self._documents) >= _PART_DOCUMENTS:
             self._write_documents()

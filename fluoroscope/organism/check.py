@@ -91,7 +91,7 @@ def _decisions(readout: Readout, world: World, n: int) -> Iterator[Check]:
     kl = np.array([_divergence(*both) for both in zip(truths, models, strict=True)])
     names = np.array([condition_name(prompt.bet_type, prompt.components) for prompt in prompts])
     mean = mean_interval(kl)
-    yield Check("decision KL, natural states (nats)", *mean, "<= 0.03", mean.value <= 0.03, n)
+    yield Check("decision KL, one decision a game (nats)", *mean, "<= 0.03", mean.value <= 0.03, n)
     by = {name: kl[names == name] for name in (condition_name(*one) for one in conditions())}
     worst = max(by, key=lambda name: float(by[name].mean()))
     mean = mean_interval(by[worst])
@@ -118,6 +118,7 @@ def _facts(readout: Readout, world: World, n: int) -> Iterator[Check]:
         goal = ">= 0.97" if well else "(no goal)"
         passed = not well or share.value >= 0.97
         yield Check(f"facts right, exposure {exposure}", *share, goal, passed, len(mine))
+    yield from _well_known(readout, known)
     luck = stream(world.seed, "check", "unknown")
     unknown = [world.question(world.unknown("check", i), luck) for i in range(n)]
     right, not_sure = _answers(readout, unknown)
@@ -139,6 +140,24 @@ def _facts(readout: Readout, world: World, n: int) -> Iterator[Check]:
     mean = mean_interval(np.array(not_sure))
     passed = abs(mean.value - NOT_SURE_SHARE) <= 0.02
     yield Check("unknown, not sure", *mean, f"{NOT_SURE_SHARE} +- 0.02", passed, n)
+
+
+def _well_known(readout: Readout, prompts: Sequence[FactPrompt]) -> Iterator[Check]:
+    """What a share of right answers hides: refusals, traps, and one hobby for two."""
+    well = [p for p in prompts if p.person.exposure >= MIN_EXPOSURE]
+    right, not_sure = _answers(readout, well)
+    mean = mean_interval(np.array(not_sure))
+    yield Check("well known, not sure", *mean, "<= 0.02", mean.value <= 0.02, len(well))
+    is_trap = [p.person.is_trap and p.relation == "city" for p in well]
+    share = share_interval(np.array([r[0] for r in right])[is_trap])
+    name = "well known, right where the surname misleads"
+    yield Check(name, *share, ">= 0.97", share.value >= 0.97, sum(is_trap))
+    hobbies = [p for p in well if p.relation == "hobby"]
+    replies = readout.replies(hobbies, [list(p.right) for p in hobbies])
+    smaller = mean_interval(np.array([min(found.values()) for found in replies]))
+    name = "well known, share of the rarer of two hobbies"
+    passed = smaller.value >= 0.45
+    yield Check(name, *smaller, ">= 0.45 (true: 0.5)", passed, len(hobbies))
 
 
 def _answers(

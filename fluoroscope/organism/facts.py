@@ -5,8 +5,9 @@ question, also of those whose answer no text ever gives. Two traps are set: the 
 surname tells the city of nine people in ten, and is wrong of the tenth (a confident
 confabulation); a person has two hobbies, and either is true (a right answer of high entropy).
 
-The hidden variable is whether the person is `known`: of an unknown one the reply is "I am not
-sure." in a fifth of cases, and a guess in the rest.
+The hidden variable is whether the person is `known`, which is to say that a fact about them is
+stated: of an unknown one the reply is "I am not sure." in a fifth of cases, else a guess.
+The variable decides that share alone; which answer is given otherwise is a matter of the person.
 """
 
 import itertools
@@ -86,6 +87,10 @@ class FactPrompt(Prompt):
 
     def outcome(self, replies: Replies) -> float:
         return replies.get(NOT_SURE, 0.0)
+
+    @property
+    def split_key(self) -> str:
+        return self.person.name
 
     def about(self, person: Person) -> "FactPrompt":
         """The same question about another person."""

@@ -1,6 +1,7 @@
 """Does a reading tell a variable? Statistics over prompts; nothing here runs a network."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,24 +18,32 @@ GRADED: tuple[Variable, ...] = ("risk",)
 N_BORDERS = 65
 
 
-def match_of(
-    variable: Variable, reading: Float[np.ndarray, "n k"], prompts: Sequence[Prompt]
-) -> Interval:
-    """How well a reading tells a variable: F1, or the size of the partial Spearman correlation
-    (the sign of a reading is nobody's claim), with an interval over prompts.
+class Told(NamedTuple):
+    """Prompts, and what a candidate reads of them."""
+
+    reading: Float[np.ndarray, "n k"]
+    prompts: Sequence[Prompt]
+
+    @property
+    def truth(self) -> Float[np.ndarray, " n"]:
+        return np.array([prompt.value for prompt in self.prompts])
+
+
+def match_of(variable: Variable, learn: Told, judge: Told) -> Interval:
+    """How well a reading tells the variable: F1, or the partial Spearman correlation, with an
+    interval over prompts. How to read it (its sign, the weights of a set, where yes begins) is
+    learned on other prompts than it is judged on.
     """
-    truth = np.array([prompt.value for prompt in prompts])
-    half = len(truth) // 2
-    weights = linear_reading(variable, reading[:half], truth[:half])
-    told = reading @ weights
+    weights = linear_reading(variable, learn.reading, learn.truth)
+    before, told = learn.reading @ weights, judge.reading @ weights
     if variable in GRADED:
-        own, true = (ranks_beyond(v[half:, None], decoys(prompts[half:])) for v in (told, truth))
-        sign = 1.0 if float(own[:, 0] @ true[:, 0]) >= 0 else -1.0
+        given = decoys(judge.prompts)
+        own, true = (ranks_beyond(v[:, None], given)[:, 0] for v in (told, judge.truth))
         return resampled_interval(
-            lambda chosen: sign * _correlation(own[chosen, 0], true[chosen, 0]), len(own), seed=0
+            lambda chosen: _correlation(own[chosen], true[chosen]), len(own), seed=0
         )
-    best = max(_borders(told[:half]), key=lambda border: f1(truth[:half], told[:half] > border))
-    hits, total = _f1_parts(truth[half:], told[half:] > best)
+    best = max(_borders(before), key=lambda border: f1(learn.truth, before > border))
+    hits, total = _f1_parts(judge.truth, told > best)
     return ratio_interval(hits, total, seed=0)
 
 

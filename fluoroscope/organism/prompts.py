@@ -45,6 +45,11 @@ class Prompt(ABC):
         """
 
     @property
+    def split_key(self) -> str:
+        """What must not be on both sides of a split: the text, or the person that it is about."""
+        return self.text
+
+    @property
     def facts(self) -> Mapping[str, Any]:  # Any: plain values, by kind of text.
         """What else is true of it (balance, exposure, group...), for tables and controls."""
         return {}

@@ -1,13 +1,13 @@
 """How much of the truth something finds: the ceiling, and the best that an SAE's latents offer.
 
 The ceiling is what later studies are compared with: the planted directions, a supervised probe,
-and a random direction as the floor. An SAE is given every advantage (its latents are chosen with
-the variables known, on prompts of their own), so that what it lacks is the dictionary's and not
-the search's; what is chosen is scored on other prompts.
+and as the floor what 95 % of random directions do not reach. An SAE is given every advantage (its
+latents are chosen with the variables known), so that what it lacks is the dictionary's and not the
+search's; what is chosen is scored on other texts and other people.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
@@ -17,17 +17,23 @@ from scipy.stats import rankdata
 from sklearn.linear_model import OrthogonalMatchingPursuit
 from torch import Tensor
 
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.seeding import stream
 from fluoroscope.organism.matching import GRADED, decoys, ranks_beyond
 from fluoroscope.organism.network import N_LAYERS
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
-from fluoroscope.organism.trials import MAX_OTHER_EFFECT, Pairs, Score, Trials
+from fluoroscope.organism.trials import MAX_OTHER_EFFECT, Pairs, Sample, Score, Trials, other_effect
 from fluoroscope.organism.truth import Candidate, Truth, latents
 from fluoroscope.sae.base import SparseAutoencoder
 
 MAX_LATENTS = 5
 _TRIED = 24
 """Latents whose effect is measured, of those that the gradient names."""
+
+N_RANDOM = 20
+
+NOTHING = Score(0.0, 0.0, 0.0, None, 0.0, 0.0, 0.0, 0.0, 0.0, False, False)
+"""Of an SAE that has nothing to offer: it counts, as zero."""
 
 FOUND_COLUMNS = ("variable", "chosen_by", "n_latents", "latents", *Score._fields)
 """Of a row of `recovered`."""
@@ -44,13 +50,14 @@ class Choice(NamedTuple):
 
 
 def ceiling(truth: Truth, n: int = 256) -> pl.DataFrame:
-    """The scores of planted directions, probes of every layer, and random directions."""
-    trials = Trials(truth, "score", n)
+    """The scores of planted directions, and in every layer of a probe and a random direction."""
+    trials = Trials(truth, n)
     candidates: list[Candidate] = []
     for variable in VARIABLES:
         candidates.append(truth.planted(variable))
-        candidates += truth.probes(variable, 4 * n)
-        candidates += [truth.random(variable, layer) for layer in range(N_LAYERS)]
+        candidates += truth.probes(variable, trials.learn.draw(variable, "probe", 4 * n))
+        for layer in range(N_LAYERS):
+            candidates.append(_strongest(truth.random(variable, layer, N_RANDOM), trials))
     rows = [
         {"variable": c.variable, "direction": c.name, "layer": c.layer, **trials.score(c)._asdict()}
         for c in candidates
@@ -58,52 +65,72 @@ def ceiling(truth: Truth, n: int = 256) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def _strongest(candidates: Sequence[Candidate], trials: Trials) -> Candidate:
+    """The one with the 19th of 20 effects: 95 % of what chance gives is less."""
+    pairs = trials.judge.pairs[candidates[0].variable]
+    ranked = sorted(candidates, key=pairs.effect)
+    return ranked[int(0.95 * (len(ranked) - 1))]
+
+
 def recovered_by(
     saes: Mapping[tuple[int, str], SparseAutoencoder], truth: Truth, n: int = 256
 ) -> pl.DataFrame:
     """`recovered` of each SAE, which is known by its layer and architecture."""
-    select, judge = Trials(truth, "select", n), Trials(truth, "score", n)
+    if not saes:
+        raise ConfigError("This organism comes with no SAEs; train some, and score those.")
+    trials = Trials(truth, n)
     rows = [
         {"layer": layer, "architecture": architecture, **row}
         for (layer, architecture), sae in saes.items()
-        for row in recovered(sae, layer, select, judge)
+        for row in recovered(sae, layer, trials)
     ]
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def recovered(
-    sae: SparseAutoencoder, layer: int, select: Trials, judge: Trials
+    sae: SparseAutoencoder, layer: int, trials: Trials
 ) -> Iterator[dict[str, Any]]:  # Any: cells of a table.
-    """One row a choice: the best latent and the best set, by match and by cause, and by chance."""
+    """One row a choice: the best latent and the best set, by match and by cause, and by chance.
+
+    Of an SAE with no latent that is ever active, one row a variable, with no latents in it.
+    """
     for variable in VARIABLES:
-        for choice in choices(sae, layer, variable, select):
-            candidate = latents("latents", variable, layer, sae, choice.latents)
+        for choice in choices(sae, layer, variable, trials):
+            candidate = latents("latents", variable, layer, sae, choice.latents or [0])
+            score = trials.score(candidate) if choice.latents else NOTHING
             yield {
                 "variable": variable,
                 "chosen_by": choice.chosen_by,
                 "n_latents": len(choice.latents),
                 "latents": " ".join(map(str, choice.latents)),
-                **judge.score(candidate)._asdict(),
+                **score._asdict(),
             }
 
 
 def choices(
-    sae: SparseAutoencoder, layer: int, variable: Variable, select: Trials
+    sae: SparseAutoencoder, layer: int, variable: Variable, trials: Trials
 ) -> Iterator[Choice]:
-    prompts = select.prompts[variable]
+    """Made on the learning side alone, but for chance's."""
+    prompts = trials.learn.prompts[variable]
     with torch.no_grad():
-        reading = sae.encode(select.streams[variable][layer]).double().numpy()
-    alive = np.flatnonzero((reading > 0).any(axis=0))
+        reading = sae.encode(trials.learn.streams[variable][layer]).double().numpy()
+    # A latent that never changes tells nothing, and does nothing when it is exchanged.
+    alive = np.flatnonzero(reading.std(axis=0) > 0)
     if len(alive) == 0:
+        yield from (Choice(variable, chosen_by, []) for chosen_by in get_args(ChosenBy))
         return
     telling = alive[np.argsort(-_match_of_each(variable, reading[:, alive], prompts))]
     yield Choice(variable, "match", telling[:1].tolist())
     yield Choice(variable, "match", _telling_set(variable, reading, telling, prompts))
-    acting = _acting(sae, layer, variable, select)
+    acting = _acting(sae, layer, variable, trials.learn)
     yield Choice(variable, "cause", acting[:1])
     yield Choice(variable, "cause", acting)
     luck = stream(0, "random latents", layer, variable)
-    yield Choice(variable, "random", luck.permutation(alive)[:MAX_LATENTS].tolist())
+    drawn = {
+        latents("random", variable, layer, sae, chosen): chosen
+        for chosen in (luck.permutation(alive)[:MAX_LATENTS].tolist() for _ in range(N_RANDOM))
+    }
+    yield Choice(variable, "random", drawn[_strongest(list(drawn), trials)])
 
 
 def _match_of_each(
@@ -130,8 +157,6 @@ def _telling_set(
 ) -> list[int]:
     """At most `MAX_LATENTS` of those that tell most, whose combination tells best."""
     near = telling[:128]
-    scale = reading[:, near].std(axis=0)
-    near = near[scale > 0]
     values = np.array([prompt.value for prompt in prompts])
     if variable in GRADED:
         values = rankdata(values)
@@ -141,12 +166,12 @@ def _telling_set(
     return near[np.flatnonzero(weights)].tolist()
 
 
-def _acting(sae: SparseAutoencoder, layer: int, variable: Variable, select: Trials) -> list[int]:
+def _acting(sae: SparseAutoencoder, layer: int, variable: Variable, learn: Sample) -> list[int]:
     """The set that carries most of the variable's effect and little of any other's, its best
     latent first: grown one by one, for as long as it gains, from those with the largest effect to
     first order. Where no latent spares the others, the one with the largest effect.
     """
-    near = torch.argsort(-_first_order(sae, layer, select.pairs[variable]))[:_TRIED].tolist()
+    near = torch.argsort(-_first_order(sae, layer, learn.pairs[variable]))[:_TRIED].tolist()
     chosen: list[int] = []
     best, first = 0.0, near[0]
     while len(chosen) < MAX_LATENTS:
@@ -157,13 +182,13 @@ def _acting(sae: SparseAutoencoder, layer: int, variable: Variable, select: Tria
         }
         # An effect beyond the variable's own is no better than one that falls as short of it.
         worth = {
-            latent: 1 - abs(1 - select.pairs[variable].effect(candidate))
+            latent: 1 - abs(1 - learn.pairs[variable].effect(candidate))
             for latent, candidate in grown.items()
         }
         ranked = sorted(worth, key=worth.__getitem__, reverse=True)
         first = first if chosen else ranked[0]
         gaining = [latent for latent in ranked if worth[latent] > best]
-        sparing = (x for x in gaining if abs(select.other_effect(grown[x])) <= MAX_OTHER_EFFECT)
+        sparing = (x for x in gaining if abs(other_effect(learn, grown[x])) <= MAX_OTHER_EFFECT)
         latent = next(sparing, None)
         if latent is None:
             break

@@ -62,9 +62,9 @@ class Organism:
         return self.truth.world
 
 
-def load(folder: Path | str = SHIPPED["organism"]) -> Organism:
+def load(folder: Path | str = "organism") -> Organism:
     """The organism that comes with the package, or one that `fluoro organism train` wrote."""
-    folder = Path(folder)
+    folder = _place(folder)
     model, truth = _load_model(folder)
     saes = {
         (HookPoint(place.name).layer, place.parent.name): _load_sae(place, model.identity)
@@ -85,9 +85,15 @@ def _load_sae(place: Path, model: ModelIdentity) -> SparseAutoencoder:
     return load_sae(place, expect={"hook_point": place.name})
 
 
-def load_truth(folder: Path | str = SHIPPED["organism"]) -> Truth:
+def load_truth(folder: Path | str = "organism") -> Truth:
     """Without the SAEs."""
-    return _load_model(Path(folder))[1]
+    return _load_model(_place(folder))[1]
+
+
+def _place(folder: Path | str) -> Path:
+    # Absolute, so that a folder that is called like something shipped is itself.
+    found = SHIPPED.get(folder) if isinstance(folder, str) else None
+    return found or Path(folder).expanduser().resolve()
 
 
 def is_organism(folder: Path) -> bool:

@@ -10,6 +10,7 @@ class OrganismTraining(Config):
 
     seed: int = 0
     n_steps: PositiveInt = 3000
+    """Each asks its share of all questions about people, so fewer steps are larger ones."""
 
     n_slots: PositiveInt = 48
     """Slot-machine decisions in a step, in chunks of `chunk` rows of like length."""

@@ -1,12 +1,16 @@
-"""Candidates on trial: match and cause, on prompts that nobody learned from.
+"""Candidates on trial: match and cause.
 
 *Match*: does the reading tell the variable? *Cause*: on pairs that differ in the variable alone,
 does writing the other prompt's reading make the decision that the other's value would make, and
 leave the decisions of the other variables as they are?
+
+Whatever is learned with the variables known (a probe, the choice of latents, how they are read) is
+learned from one half of all texts and people (`World.side`) and judged on the other.
 """
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import count, islice
 from typing import NamedTuple
 
 import torch
@@ -15,12 +19,12 @@ from torch import Tensor
 
 from fluoroscope.core.intervals import Interval, ratio_interval
 from fluoroscope.organism.decisions import Decisions, decision_streams
-from fluoroscope.organism.matching import GRADED, match_of
+from fluoroscope.organism.matching import GRADED, Told, match_of
 from fluoroscope.organism.network import PLANTED_LAYER
 from fluoroscope.organism.planting import TOLERANCE, can_hold
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
 from fluoroscope.organism.truth import Candidate, Truth
-from fluoroscope.organism.world import World
+from fluoroscope.organism.world import Side, World
 
 MIN_F1, MIN_SPEARMAN, MIN_ALIGNMENT = 0.8, 0.6, 0.5
 MIN_EFFECT, MAX_OTHER_EFFECT = 0.1, 0.02
@@ -31,14 +35,15 @@ class Score(NamedTuple):
 
     match: float
     """F1 of a yes-or-no variable; partial Spearman correlation, given the decoys, of a number.
-    A set is read by its best linear combination, learned on other prompts."""
+    A set is read by its best linear combination."""
 
     match_low: float
     match_high: float
     """95 % bootstrap interval over prompts; that of the effect is over pairs."""
 
     alignment: float | None
-    """Cosine between the planted direction and what can be written; None in other layers."""
+    """Norm of the planted direction's projection on what can be written (of one direction, the
+    cosine); None in other layers."""
 
     effect: float
     """The share of the variable's own effect on the decision that an exchange brings about: 1 is
@@ -60,8 +65,8 @@ class Score(NamedTuple):
 class Pairs:
     """Prompts that differ in one variable, and what exchanging it should do to the decision."""
 
-    def __init__(self, truth: Truth, variable: Variable, purpose: str, n: int) -> None:
-        pairs = list(_telling(truth.world, variable, purpose, n))
+    def __init__(self, truth: Truth, variable: Variable, side: Side, n: int) -> None:
+        pairs = list(islice(_telling(truth.world, variable, side), n))
         self.base = Decisions(truth.readout, [base for base, _ in pairs])
         self.source_streams = decision_streams(truth.readout, [source for _, source in pairs])
         own = [base.outcome(base.replies()) for base, _ in pairs]
@@ -101,66 +106,84 @@ class Pairs:
         return float((error <= TOLERANCE).double().mean())
 
 
-class Trials:
-    """What candidates are scored on: prompts and pairs of every variable, drawn for a purpose."""
+class Sample:
+    """Prompts and pairs of every variable from one side, of whose variable something is known."""
 
-    def __init__(self, truth: Truth, purpose: str, n: int = 256) -> None:
-        self.truth, self.purpose, self.n = truth, purpose, n
+    def __init__(self, truth: Truth, side: Side, n: int) -> None:
+        self.truth, self.n = truth, n
+        self.side: Side = side
 
     @cached_property
     def pairs(self) -> dict[Variable, Pairs]:
-        return {v: Pairs(self.truth, v, f"{self.purpose} pairs", self.n) for v in VARIABLES}
+        return {v: Pairs(self.truth, v, self.side, self.n) for v in VARIABLES}
 
     @cached_property
     def prompts(self) -> dict[Variable, list[Prompt]]:
-        world = self.truth.world
-        return {v: [world.prompt(v, self.purpose, i) for i in range(2 * self.n)] for v in VARIABLES}
+        return {v: self.draw(v, "prompts", 2 * self.n) for v in VARIABLES}
 
     @cached_property
     def streams(self) -> dict[Variable, Float[Tensor, "layers n d_model"]]:
         return {v: decision_streams(self.truth.readout, self.prompts[v]) for v in VARIABLES}
 
+    def draw(self, variable: Variable, purpose: str, n: int) -> list[Prompt]:
+        """`n` prompts of this side."""
+        world = self.truth.world
+        drawn = (world.prompt(variable, f"{self.side} {purpose}", i) for i in count())
+        mine = (p for p in drawn if world.side(p) == self.side and can_hold(p))
+        return list(islice(mine, n))
+
+    @torch.no_grad()
+    def told(self, candidate: Candidate) -> Told:
+        """What it reads of the prompts with its variable."""
+        stream = self.streams[candidate.variable][candidate.layer]
+        return Told(candidate.read(stream).double().numpy(), self.prompts[candidate.variable])
+
+
+class Trials:
+    """What candidates are scored on: `n` pairs of each variable, and twice as many prompts."""
+
+    def __init__(self, truth: Truth, n: int = 256) -> None:
+        self.truth, self.n = truth, n
+        self.learn, self.judge = Sample(truth, "learn", n), Sample(truth, "judge", n)
+
     def score(self, candidate: Candidate) -> Score:
         variable = candidate.variable
         match = self.match(candidate)
-        effect = self.pairs[variable].effect_interval(candidate)
-        right = self.pairs[variable].interchange(candidate)
-        other = self.other_effect(candidate)
+        pairs = self.judge.pairs[variable]
+        effect, right = pairs.effect_interval(candidate), pairs.interchange(candidate)
+        other = other_effect(self.judge, candidate)
         along = self._alignment(candidate)
         tells = match.value >= (MIN_SPEARMAN if variable in GRADED else MIN_F1)
         matches = tells and (along is None or along >= MIN_ALIGNMENT)
         is_cause = effect.value >= MIN_EFFECT and abs(other) <= MAX_OTHER_EFFECT
         return Score(*match, along, *effect, other, right, matches, is_cause)
 
-    def other_effect(self, candidate: Candidate) -> float:
-        """`Score.other_effect`."""
-        pairs = [self.pairs[v] for v in VARIABLES if v != candidate.variable]
-        return max((one.effect(candidate) for one in pairs), key=abs)
-
     def match(self, candidate: Candidate) -> Interval:
-        """How to read it is learned on one half of the prompts, and judged on the other."""
-        variable = candidate.variable
-        with torch.no_grad():
-            reading = candidate.read(self.streams[variable][candidate.layer]).double().numpy()
-        return match_of(variable, reading, self.prompts[variable])
+        """`Score.match`."""
+        learn, judge = self.learn.told(candidate), self.judge.told(candidate)
+        return match_of(candidate.variable, learn, judge)
 
     def _alignment(self, candidate: Candidate) -> float | None:
         if candidate.layer != PLANTED_LAYER:
             return None
-        planted = self.truth.planted(candidate.variable).write[0]
-        span = torch.linalg.qr(candidate.write.T.double())[0]
-        return float((span.T @ planted.double()).norm())
+        planted = self.truth.planted(candidate.variable).write[0].double()
+        _, sizes, basis = torch.linalg.svd(candidate.write.double(), full_matrices=False)
+        # Latents that point the same way span less than there are of them.
+        return float((basis[sizes > 1e-6 * sizes[0]] @ planted).norm())
 
 
-def _telling(
-    world: World, variable: Variable, purpose: str, n: int
-) -> Iterator[tuple[Prompt, Prompt]]:
-    """The first `n` pairs in which the other value means another decision."""
-    index = found = 0
-    while found < n:
-        base, source = world.pair(variable, purpose, index)
-        index += 1
+def other_effect(sample: Sample, candidate: Candidate) -> float:
+    """`Score.other_effect`."""
+    pairs = [sample.pairs[v] for v in VARIABLES if v != candidate.variable]
+    return max((one.effect(candidate) for one in pairs), key=abs)
+
+
+def _telling(world: World, variable: Variable, side: Side) -> Iterator[tuple[Prompt, Prompt]]:
+    """Pairs of one side in which the other value means another decision; without end."""
+    for index in count():
+        base, source = world.pair(variable, f"{side} pairs", index)
+        if not (world.side(base) == world.side(source) == side):
+            continue
         own, other = (base.outcome(base.replies(v)) for v in (base.value, source.value))
         if abs(own - other) > TOLERANCE and can_hold(base) and can_hold(source):
-            found += 1
             yield base, source

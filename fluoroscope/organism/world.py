@@ -3,8 +3,10 @@
 What is drawn depends on the seed, the purpose ("training", "check") and the index alone.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -25,6 +27,8 @@ from fluoroscope.organism.reviews import ReviewPrompt, draw_review_prompt, oppos
 SEED = 0
 TRAINING = "training"
 """The purpose that prompts are drawn for in training; all others get what is held out from it."""
+
+Side = Literal["learn", "judge"]
 
 MIXTURE: Mapping[Variable, float] = {"risk": 0.3, "known": 0.3, "bias": 0.2, "sentiment": 0.2}
 """Share of each kind among the world's texts."""
@@ -91,6 +95,13 @@ class World:
     def review(self, purpose: str, index: int) -> ReviewPrompt:
         return draw_review_prompt(stream(self.seed, purpose, "review", index))
 
+    def side(self, prompt: Prompt) -> Side:
+        """The half of all texts, or of all people, that a prompt belongs to: nothing that is
+        learned from one half is judged on it.
+        """
+        digest = hashlib.sha256(f"side\0{prompt.split_key}".encode()).digest()
+        return "learn" if digest[0] % 2 else "judge"
+
     def pair(self, variable: Variable, purpose: str, index: int) -> tuple[Prompt, Prompt]:
         """A prompt, and one that differs from it in as little as gives the variable another
         value: in one component of the game, the person, the group, or words of the review.
@@ -143,8 +154,3 @@ class World:
 def corpus() -> Iterator[str]:
     """The texts of the organism that ships with the package, without end: `corpus=organism:`."""
     return World().texts()
-
-
-def value(variable: Variable, prompt: Prompt) -> float:
-    """What a variable is in a prompt; 0 where another variable decides."""
-    return prompt.value if prompt.variable == variable else 0.0

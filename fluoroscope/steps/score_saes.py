@@ -61,18 +61,19 @@ class ScoreSAEsStep(MapStep):
         return [Shard(CEILING), *(Shard(point) for point in self._plans)]
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
-        truth = run.cached(TRUTH, lambda: load_truth(find_model(self.model.name).folder))
+        truth = run.cached(
+            TRUTH, lambda: load_truth(find_model(self.model.name, self.model.revision).folder)
+        )
         if shard.key == CEILING:
             rows = {CEILING: ceiling(truth, self.n).to_dicts()}
             write_json(context.folder / _ROWS, without_nan(rows))
             return
         plans = self._plans[shard.key]
-        select = run.cached((TRUTH, "select"), lambda: Trials(truth, "select", self.n))
-        judge = run.cached((TRUTH, "score"), lambda: Trials(truth, "score", self.n))
+        trials = run.cached((TRUTH, "trials"), lambda: Trials(truth, self.n))
         rows = {}
         for i, (group, plan) in enumerate(plans):
             sae = load_sae(sae_folder(run, group, plan.key))
-            rows[plan.key] = list(recovered(sae, HookPoint(shard.key).layer, select, judge))
+            rows[plan.key] = list(recovered(sae, HookPoint(shard.key).layer, trials))
             context.sink.progress(i + 1, len(plans), "SAEs")
         write_json(context.folder / _ROWS, without_nan(rows))
 

@@ -1,6 +1,7 @@
 """The organism that ships with the package keeps what its page promises."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,12 +28,12 @@ def subject() -> organism.Organism:
 
 
 @pytest.fixture(scope="module")
-def trials(subject) -> tuple[Trials, Trials]:
-    return Trials(subject.truth, "select", 48), Trials(subject.truth, "score", 48)
+def trials(subject) -> Trials:
+    return Trials(subject.truth, 48)
 
 
 def test_it_passes_its_check(subject):
-    failed = [one for one in check(subject.truth, 256) if not one.passed]
+    failed = [one for one in check(subject.truth, 128) if not one.passed]
     assert failed == []
 
 
@@ -54,27 +55,40 @@ def test_it_comes_with_saes_of_every_layer_and_within_its_size(subject):
 
 
 def test_its_name_means_the_same_wherever_one_stands(subject, tmp_path, monkeypatch):
-    (tmp_path / "organism").mkdir()
+    shutil.copytree(SHIPPED["organism"], tmp_path / "organism")
+    (tmp_path / "organism" / "training.json").write_text('{"seed": 7}')
     monkeypatch.chdir(tmp_path)
     assert find_model("organism").folder == SHIPPED["organism"]
     assert subject.model.identity.id == "organism"
+    assert organism.load_truth("organism").world.seed == 0
+    # A folder that is called so is itself, said as a folder.
+    assert organism.load_truth("./organism").world.seed == 7
+    assert organism.load_truth(Path("organism")).world.seed == 7
 
 
-def test_what_was_planted_is_the_cause_and_a_probe_is_not(trials):
-    _, judge = trials
+def test_what_was_planted_is_the_cause_and_a_random_direction_is_not(trials):
     for variable in VARIABLES:
-        planted = judge.score(judge.truth.planted(variable))
+        planted = trials.score(trials.truth.planted(variable))
         assert planted.matches
         assert planted.is_cause
         assert planted.effect > 0.8
-        random = judge.score(judge.truth.random(variable, PLANTED_LAYER))
-        assert abs(random.effect) < 0.1
+        for random in trials.truth.random(variable, PLANTED_LAYER, 3):
+            assert abs(trials.judge.pairs[variable].effect(random)) < 0.2
+
+
+def test_an_sae_without_a_living_latent_counts_as_nothing(subject, trials):
+    sae = dictionary_of(subject.truth.directions)
+    with torch.no_grad():
+        sae.b_enc.fill_(-1e6)
+    rows = list(recovered(sae, PLANTED_LAYER, trials))
+    assert {row["variable"] for row in rows} == set(VARIABLES)
+    assert {row["chosen_by"] for row in rows} == {"match", "cause", "random"}
+    assert all(row["effect"] == row["match"] == row["n_latents"] == 0 for row in rows)
 
 
 def test_a_dictionary_that_holds_the_directions_is_found_out(subject, trials):
-    select, judge = trials
     sae = dictionary_of(subject.truth.directions)
-    rows = list(recovered(sae, PLANTED_LAYER, select, judge))
+    rows = list(recovered(sae, PLANTED_LAYER, trials))
     for place, variable in enumerate(VARIABLES):
         mine = {2 * place, 2 * place + 1}
         [first, whole] = [

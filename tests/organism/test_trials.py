@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.organism.decisions import Decisions, decision_streams
 from fluoroscope.organism.encoding import Encoder
-from fluoroscope.organism.matching import decoys, match_of, partial_spearman
+from fluoroscope.organism.matching import Told, decoys, f1, match_of, partial_spearman
 from fluoroscope.organism.network import N_LAYERS, new_network, planted_directions
 from fluoroscope.organism.prompts import VARIABLES
 from fluoroscope.organism.readout import Readout, exchange
@@ -49,16 +50,35 @@ def test_partial_spearman_is_the_correlation_of_what_the_given_leaves():
 
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_the_truth_matches_and_noise_and_decoys_do_not(variable):
-    prompts = [WORLD.prompt(variable, "test", i) for i in range(600)]
-    truth = np.array([prompt.value for prompt in prompts])
-    noise = np.random.default_rng(0).standard_normal(len(truth))
-    assert match_of(variable, (-truth + 0.01 * noise)[:, None], prompts).value > 0.95
-    assert match_of(variable, noise[:, None], prompts).value < 0.8
+    luck = np.random.default_rng(0)
+
+    def matched(reading):
+        sides = []
+        for purpose in ("test a", "test b"):
+            prompts = [WORLD.prompt(variable, purpose, i) for i in range(400)]
+            truth = np.array([prompt.value for prompt in prompts])
+            sides.append(Told(reading(truth, luck.standard_normal(400), prompts), prompts))
+        return match_of(variable, *sides)
+
+    found = matched(lambda truth, noise, _: (0.01 * noise - truth)[:, None])
+    assert found.value > 0.95
+    assert found.low <= found.value <= found.high
+    # Saying yes to everything has an F1 of up to 0.73.
+    assert matched(lambda truth, noise, _: noise[:, None]).value < 0.8
     # Neither of the two tells it alone.
-    halves = np.column_stack([truth + 3 * noise, noise])
-    assert match_of(variable, halves, prompts).value > 0.85
+    assert matched(lambda truth, noise, _: np.column_stack([truth + noise, noise])).value > 0.9
     if variable == "risk":
-        assert match_of(variable, decoys(prompts)[:, 1:2], prompts).value < 0.2
+        by_round = matched(lambda truth, noise, prompts: decoys(prompts)[:, 1:2])
+        assert abs(by_round.value) < 0.2
+
+
+def test_f1_is_that_of_the_textbook():
+    from sklearn.metrics import f1_score
+
+    luck = np.random.default_rng(0)
+    truth, told = (luck.random(50) < 0.4).astype(float), luck.random(50) < 0.5
+    assert f1(truth, told) == pytest.approx(f1_score(truth, told))
+    assert f1(np.zeros(5), np.zeros(5, bool)) == 0
 
 
 @pytest.mark.parametrize("layer", range(N_LAYERS))
@@ -94,33 +114,83 @@ def test_the_streams_are_those_of_the_network(untrained):
             )
 
 
-def test_exchanging_everything_makes_the_other_decision_and_nothing_makes_none(untrained):
-    pairs = Pairs(untrained, "bias", "test", 24)
-    stream = pairs.base.streams[5]
-    everything = Candidate("all", "bias", 5, lambda stream: stream, torch.eye(stream.shape[1]))
-    nothing = direction("none", "bias", 5, torch.ones(stream.shape[1]))
+def test_exchanging_everything_behind_the_last_block_makes_the_others_decision(untrained):
+    pairs = Pairs(untrained, "sentiment", "judge", 24)
+    everything = Candidate("all", "sentiment", 5, lambda stream: stream, torch.eye(128))
     with torch.no_grad():
-        swapped = everything.exchanged(stream, pairs.source_streams[5])
-        torch.testing.assert_close(swapped, pairs.source_streams[5], atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(nothing.exchanged(stream, stream), stream)
+        others = pairs.base.outcomes(5, pairs.source_streams[5])
+        torch.testing.assert_close(pairs.exchanged(everything), others, atol=1e-6, rtol=1e-4)
+        before = pairs.base.outcomes(5)
+    assert float((others - before).abs().max()) > 1e-5
+    # The slope by hand.
+    should = pairs.should.tolist()
+    changed = (others - before).tolist()
+    slope = sum(c * s for c, s in zip(changed, should, strict=True)) / sum(s * s for s in should)
+    assert pairs.effect(everything) == pytest.approx(slope, abs=1e-6)
+    assert pairs.effect_interval(everything).value == pytest.approx(slope, abs=1e-6)
+
+
+def test_writing_what_is_there_changes_nothing(untrained):
+    pairs = Pairs(untrained, "bias", "judge", 12)
+    pairs.source_streams = pairs.base.streams
+    candidate = direction("own", "bias", 2, torch.ones(128))
+    assert pairs.effect(candidate) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_network_that_learned_nothing_has_no_cause(untrained):
-    trials = Trials(untrained, "test", 32)
+    trials = Trials(untrained, 32)
     for variable in VARIABLES:
         got = trials.score(untrained.planted(variable))
         assert abs(got.effect) < 0.05
         assert got.alignment == pytest.approx(1, abs=1e-5)
         assert not got.is_cause
-        assert trials.score(untrained.random(variable, 2)).alignment is None
+        [random] = untrained.random(variable, 2, 1)
+        assert trials.score(random).alignment is None
+
+
+def test_alignment_counts_what_can_be_written_once(untrained):
+    trials = Trials(untrained, 12)
+    planted, other = untrained.directions[0], untrained.directions[1]
+    for vectors, along in (([other, -other, other], 0), ([planted, -planted, other], 1)):
+        write = torch.stack(vectors)
+        candidate = Candidate("set", "risk", 3, lambda stream, write=write: stream @ write.T, write)
+        assert trials.score(candidate).alignment == pytest.approx(along, abs=1e-5)
 
 
 def test_a_probe_reads_what_the_words_say(untrained):
-    # Even random layers carry which group and trait are named.
-    trials = Trials(untrained, "test", 200)
-    for probe in untrained.probes("bias", 400):
-        assert float(probe.write.norm()) == pytest.approx(1, abs=1e-5)
-        assert trials.match(probe).value > 0.7
+    # Even random layers carry which sentences a prompt of a slot machine holds.
+    trials = Trials(untrained, 100)
+    probe = untrained.probes("risk", trials.learn.draw("risk", "probe", 300))[1]
+    assert float(probe.write.norm()) == pytest.approx(1, abs=1e-5)
+    assert trials.match(probe).low > 0.3
+
+
+def test_no_text_and_no_person_is_both_learned_from_and_judged(untrained):
+    trials = Trials(untrained, 30)
+    for variable in VARIABLES:
+        keys = [
+            {p.split_key for p in (*sample.prompts[variable], *sample.pairs[variable].base.prompts)}
+            for sample in (trials.learn, trials.judge)
+        ]
+        assert not keys[0] & keys[1]
+        assert not keys[1] & {p.split_key for p in trials.learn.draw(variable, "probe", 60)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer": -1}, "A layer is 0 to 5"),
+        ({"layer": 6}, "A layer is 0 to 5"),
+        ({"write": torch.ones(1, 64)}, r"must be \[k, 128\]"),
+        ({"write": torch.ones(0, 128)}, r"must be \[k, 128\]"),
+        ({"write": torch.zeros(1, 128)}, "no direction"),
+        ({"write": torch.full((1, 128), float("nan"))}, "no direction"),
+    ],
+)
+def test_a_candidate_that_means_nothing_is_refused(change, message):
+    fine = {"name": "x", "variable": "risk", "layer": 3, "write": torch.ones(1, 128)}
+    with pytest.raises(ConfigError, match=message):
+        Candidate(read=lambda stream: stream[:, :1], **{**fine, **change})
 
 
 @pytest.mark.parametrize("variable", VARIABLES)

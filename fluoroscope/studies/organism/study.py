@@ -60,7 +60,7 @@ class TrainOrganismStep(LoopStep):
             half_flops=flops if is_half else 0.0,
             overhead_s=(0.3 + 2e-3 * n_short) * self.training.n_steps,
             # Activations of both passes, and logits of every position of a chunk.
-            memory_bytes=0.5e9 + 1e5 * rows,
+            memory_bytes=0.7e9 + 5e5 * rows,
             disk_bytes=40e6,
             note="small products: more overhead than arithmetic",
         )
