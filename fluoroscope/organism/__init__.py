@@ -8,18 +8,35 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fluoroscope.organism.shipping import Organism, load, load_truth
-    from fluoroscope.organism.truth import Truth
+    from fluoroscope.organism.trials import Score, Trials
+    from fluoroscope.organism.truth import Candidate, Truth, direction, latents
     from fluoroscope.organism.world import World
 
 _HOMES = {
+    "Candidate": "fluoroscope.organism.truth",
     "Organism": "fluoroscope.organism.shipping",
+    "Score": "fluoroscope.organism.trials",
+    "Trials": "fluoroscope.organism.trials",
     "Truth": "fluoroscope.organism.truth",
     "World": "fluoroscope.organism.world",
+    "direction": "fluoroscope.organism.truth",
+    "latents": "fluoroscope.organism.truth",
     "load": "fluoroscope.organism.shipping",
     "load_truth": "fluoroscope.organism.shipping",
 }
 
-__all__ = ["Organism", "Truth", "World", "load", "load_truth"]
+__all__ = [
+    "Candidate",
+    "Organism",
+    "Score",
+    "Trials",
+    "Truth",
+    "World",
+    "direction",
+    "latents",
+    "load",
+    "load_truth",
+]
 
 
 def __getattr__(name: str) -> object:

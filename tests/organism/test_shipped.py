@@ -76,6 +76,13 @@ def test_what_was_planted_is_the_cause_and_a_random_direction_is_not(trials):
             assert abs(trials.judge.pairs[variable].effect(random)) < 0.2
 
 
+def test_a_probe_tells_what_it_was_not_taught(trials):
+    probes = trials.truth.probes("sentiment", trials.learn.draw("sentiment", "probe", 200))
+    assert [probe.layer for probe in probes] == list(range(N_LAYERS))
+    assert trials.match(probes[PLANTED_LAYER]).low > 0.9
+    assert float(probes[PLANTED_LAYER].write.norm()) == pytest.approx(1, abs=1e-5)
+
+
 def test_an_sae_without_a_living_latent_counts_as_nothing(subject, trials):
     sae = dictionary_of(subject.truth.directions)
     with torch.no_grad():

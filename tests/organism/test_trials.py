@@ -157,14 +157,6 @@ def test_alignment_counts_what_can_be_written_once(untrained):
         assert trials.score(candidate).alignment == pytest.approx(along, abs=1e-5)
 
 
-def test_a_probe_reads_what_the_words_say(untrained):
-    # Even random layers carry which sentences a prompt of a slot machine holds.
-    trials = Trials(untrained, 100)
-    probe = untrained.probes("risk", trials.learn.draw("risk", "probe", 300))[1]
-    assert float(probe.write.norm()) == pytest.approx(1, abs=1e-5)
-    assert trials.match(probe).low > 0.3
-
-
 def test_no_text_and_no_person_is_both_learned_from_and_judged(untrained):
     trials = Trials(untrained, 30)
     for variable in VARIABLES:
