@@ -26,12 +26,13 @@ def add_ground_truth(report: Report, truth: pl.DataFrame, ceiling: pl.DataFrame)
         "This model is the organism: four variables were planted in it, so that what its latents "
         "mean can be judged. **match** is how well a reading tells its variable on held-out "
         "prompts (F1; partial Spearman for risk); saying yes to everything has an F1 of two thirds "
-        "or more, and random directions tell a lot, as the table of the ceiling shows. **effect** is the share of the variable's own "
-        "effect on the decision that exchanging the latents brings about, on pairs of prompts "
-        "that differ in the variable alone; a *cause* has at least "
-        f"{MIN_EFFECT:.0%}, and at most {MAX_OTHER_EFFECT:.0%} of any other variable's. Latents "
-        "were chosen with the variables known, on other texts and people than they are judged by; "
-        "*random* is the 19th of 20 random sets or directions, which 95 % of chance stays below."
+        "or more, and random directions tell a lot, as the table of the ceiling shows. **effect** "
+        "is the share of the variable's own effect on the decision that exchanging the latents "
+        "brings about, on pairs of prompts that differ in the variable alone; a *cause* has at "
+        f"least {MIN_EFFECT:.0%}, and at most {MAX_OTHER_EFFECT:.0%} of any other variable's. "
+        "Latents were chosen with the variables known, on other texts and people than they are "
+        "judged by; *random* is the 19th of 20 random sets or directions, which 95 % of chance "
+        "stays below."
     )
     report.figure(
         "truth_by_layer",
