@@ -47,15 +47,24 @@ class Decisions:
         self._wanted = _outcome_tokens(readout, prompts)
         last = torch.cat([decision for _, _, decision in readout.batches(prompts)])
         config, width = readout.network.config, int(last.amax()) + 1
-        shape = (config.n_layer, len(prompts), config.n_head, width, config.n_embd // config.n_head)
+        # An edit of the first layer's end is the earliest, so its own are never asked for.
+        shape = (
+            config.n_layer - 1,
+            len(prompts),
+            config.n_head,
+            width,
+            config.n_embd // config.n_head,
+        )
         self._keys, self._values = torch.zeros(shape), torch.zeros(shape)
         self._is_before = torch.arange(width) < last[:, None]
         self.streams = decision_streams(readout, prompts, self._keep)
 
     def _keep(self, layer: int, part: slice, hidden: Tensor) -> None:
+        if layer == 0:
+            return
         _, keys, values = self._projected(_block(self._network, layer), hidden)
-        self._keys[layer, part, :, : hidden.shape[1]] = keys
-        self._values[layer, part, :, : hidden.shape[1]] = values
+        self._keys[layer - 1, part, :, : hidden.shape[1]] = keys
+        self._values[layer - 1, part, :, : hidden.shape[1]] = values
 
     def outcomes(
         self, layer: int, stream: Float[Tensor, "n d_model"] | None = None
@@ -83,11 +92,11 @@ class Decisions:
     def _attended(self, block: GPT2Block, hidden: Tensor, place: int) -> Tensor:
         query, key, value = self._projected(block, hidden)
         scale = query.shape[-1] ** -0.5
-        before = (query @ self._keys[place].transpose(-1, -2)) * scale
+        before = (query @ self._keys[place - 1].transpose(-1, -2)) * scale
         before = before.masked_fill(~self._is_before[:, None, None], float("-inf"))
         own = (query * key).sum(dim=-1, keepdim=True) * scale
         shares = torch.cat([before, own], dim=-1).softmax(dim=-1)
-        mixed = shares[..., :-1] @ self._values[place] + shares[..., -1:] * value
+        mixed = shares[..., :-1] @ self._values[place - 1] + shares[..., -1:] * value
         return mixed.transpose(1, 2).flatten(-2)
 
 

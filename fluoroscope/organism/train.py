@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import GPT2LMHeadModel
 
 from fluoroscope.core.errors import NumericsError
 from fluoroscope.core.seeding import stream
@@ -173,12 +172,3 @@ class OrganismTrainer:
         """Linear warm-up, then a straight line to zero over the second half."""
         total = self.config.n_steps
         return min(1.0, (step + 1) / self.config.warmup, 2 * (total - step) / total)
-
-
-def train(config: OrganismTraining, sink: Sink = SILENT) -> GPT2LMHeadModel:
-    """The whole loop, for use without a run."""
-    trainer = OrganismTrainer(config)
-    for step in range(config.n_steps):
-        trainer.advance(step, sink)
-        sink.progress(step + 1, config.n_steps, "steps")
-    return trainer.network
