@@ -50,7 +50,7 @@ class ScoreSAEsStep(MapStep):
         n_saes = sum(map(len, self._plans.values()))
         return Cost(
             # Every prompt is read once; then each candidate costs one token a prompt.
-            overhead_s=0.06 * self.n * (2 + n_saes),
+            overhead_s=0.12 * self.n * (2 + n_saes),
             memory_bytes=0.8e9 + 5e6 * self.n,
             disk_bytes=5e3 * n_saes,
             parallel=1 + len(self._plans),
