@@ -45,11 +45,14 @@ def planted_directions(seed: int) -> Float[Tensor, "v d_model"]:
 
 
 def embedded(
-    network: GPT2LMHeadModel, tokens: Int[Tensor, "n pos"]
+    network: GPT2LMHeadModel,
+    tokens: Int[Tensor, "n pos"],
+    positions: Int[Tensor, "n pos"] | None = None,
 ) -> Float[Tensor, "n pos d_model"]:
     """What the first block reads; rows are padded on the right."""
-    body = network.transformer
-    return body.wte(tokens) + body.wpe(torch.arange(tokens.shape[1], device=tokens.device))
+    if positions is None:
+        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    return network.transformer.wte(tokens) + network.transformer.wpe(positions)
 
 
 def lower(network: GPT2LMHeadModel, tokens: Int[Tensor, "n pos"]) -> Float[Tensor, "n pos d_model"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from fluoroscope.organism.encoding import Encoder
-from fluoroscope.organism.network import lower, upper
+from fluoroscope.organism.network import causal_mask, embedded, lower, through, upper
 from fluoroscope.organism.planting import components, with_components
 from fluoroscope.organism.prompts import Prompt
 
@@ -58,24 +58,40 @@ class Readout:
     def replies(
         self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]
     ) -> list[dict[str, float]]:
-        """For each prompt the probability of each text in its choices; no `<eos>` is asked for."""
-        rows = [
-            (self.encoder.prompt(prompt.text), self.encoder.reply(text)[:-1], i, text)
-            for i, prompt in enumerate(prompts)
-            for text in choices[i]
-        ]
-        rows.sort(key=lambda row: len(row[0]) + len(row[1]))
+        """For each prompt the probability of each text in its choices; no `<eos>` is asked for.
+
+        A prompt is read once: its choices follow as branches that do not see each other.
+        """
         found: list[dict[str, float]] = [{} for _ in prompts]
-        for begin in range(0, len(rows), BATCH):
-            part = rows[begin : begin + BATCH]
-            tokens = self.padded([[*start, *reply] for start, reply, _, _ in part])
-            final = upper(self.network, lower(self.network, tokens))
-            for row, (start, reply, i, text) in enumerate(part):
-                at = slice(len(start) - 1, len(start) - 1 + len(reply))
-                logs = self.network.lm_head(final[row, at]).double().log_softmax(dim=-1)
-                wanted = torch.tensor(reply)
-                found[i][text] = float(logs.gather(-1, wanted[:, None]).sum().exp())
+        trees = [
+            _Tree(self.encoder.prompt(prompt.text), [self.encoder.reply(t)[:-1] for t in texts])
+            for prompt, texts in zip(prompts, choices, strict=True)
+        ]
+        order = sorted(range(len(prompts)), key=lambda i: len(trees[i].tokens))
+        for begin in range(0, len(order), BATCH):
+            part = order[begin : begin + BATCH]
+            final = self._through_trees([trees[i] for i in part])
+            for i, states in zip(part, final, strict=True):
+                logs = self.network.lm_head(states[trees[i].before]).double().log_softmax(dim=-1)
+                read = logs.gather(-1, torch.tensor(trees[i].targets)[:, None])[:, 0]
+                pieces = read.split([len(reply) for reply in trees[i].replies])
+                shares = (float(piece.sum().exp()) for piece in pieces)
+                found[i] = dict(zip(choices[i], shares, strict=True))
         return found
+
+    def _through_trees(self, trees: Sequence["_Tree"]) -> Float[Tensor, "n pos d_model"]:
+        tokens = self.padded([tree.tokens for tree in trees])
+        positions, branch = torch.zeros_like(tokens), torch.full_like(tokens, -1)
+        for row, tree in enumerate(trees):
+            positions[row, : len(tree.tokens)] = torch.tensor(tree.positions)
+            branch[row, : len(tree.tokens)] = torch.tensor(tree.branch)
+        hidden = embedded(self.network, tokens, positions)
+        sees = (branch[:, None] == 0) | (branch[:, None] == branch[..., None])
+        lowest = torch.finfo(torch.float32).min
+        mask = causal_mask(hidden).minimum(torch.where(sees, 0.0, lowest)[:, None])
+        for block in self.network.transformer.h:
+            hidden = through(block, hidden, mask)
+        return self.network.transformer.ln_f(hidden)
 
     def outcome_tokens(self, prompt: Prompt) -> list[int]:
         """The first tokens by which the outcome is told from all other replies."""
@@ -98,6 +114,26 @@ class Readout:
         for row, ids in enumerate(rows):
             tokens[row, : len(ids)] = torch.tensor(ids)
         return tokens
+
+
+class _Tree:
+    """A prompt and its replies in one row."""
+
+    def __init__(self, prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> None:
+        self.tokens, self.replies = list(prompt), replies
+        self.positions = list(range(len(prompt)))
+        self.branch = [0] * len(prompt)
+        """0 for the prompt, then one number a reply."""
+        self.before: list[int] = []
+        """Where each token of each reply is predicted."""
+        self.targets: list[int] = []
+        for number, reply in enumerate(replies, start=1):
+            own = range(len(self.tokens), len(self.tokens) + len(reply) - 1)
+            self.before += [len(prompt) - 1, *own]
+            self.targets += reply
+            self.tokens += reply
+            self.positions += range(len(prompt), len(prompt) + len(reply))
+            self.branch += [number] * len(reply)
 
 
 def exchange(

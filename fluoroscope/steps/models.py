@@ -19,6 +19,8 @@ class ModelConfig(Config):
     dtype: StoreDtype
     d_model: PositiveInt
     n_layers: PositiveInt
+    is_organism: bool
+    """Whether its folder says what was planted in it."""
 
 
 def forward_cost(

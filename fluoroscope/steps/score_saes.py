@@ -13,7 +13,7 @@ from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hub import find_model
 from fluoroscope.organism.recovery import FOUND_COLUMNS, ceiling, recovered
-from fluoroscope.organism.shipping import is_organism, load_truth
+from fluoroscope.organism.shipping import load_truth
 from fluoroscope.organism.trials import Score, Trials
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
@@ -26,9 +26,10 @@ CEILING = "ceiling"
 _ROWS = "rows.json"
 
 
-def knows_truth(model: ModelConfig) -> bool:
-    """Whether the model is an organism."""
-    return is_organism(find_model(model.name, model.revision, ["config.json"]).folder)
+def can_be_scored(model: ModelConfig, groups: Mapping[str, Sequence[SAEPlan]]) -> bool:
+    """Whether the model is an organism, and an SAE of its residual stream is among the plans."""
+    points = (HookPoint(plan.hook_point) for plans in groups.values() for plan in plans)
+    return model.is_organism and any(point.stream == "resid_post" for point in points)
 
 
 class ScoreSAEsStep(MapStep):

@@ -33,7 +33,7 @@ def trials(subject) -> Trials:
 
 
 def test_it_passes_its_check(subject):
-    failed = [one for one in check(subject.truth, 128) if not one.passed]
+    failed = [one for one in check(subject.truth, 512) if not one.passed]
     assert failed == []
 
 

@@ -25,8 +25,5 @@ class DictionaryConfig(Config):
     extract: ExtractConfig
     training: TrainingConfig
     evaluation: EvaluationConfig
-    knows_truth: bool
-    """Whether the model is the organism, so that its latents can be judged."""
-
     seed: int
     threads: int

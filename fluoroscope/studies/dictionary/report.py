@@ -17,7 +17,7 @@ from fluoroscope.runs.report_cards import Context, FeatureCard
 from fluoroscope.runs.run import Run
 from fluoroscope.steps.evaluate_saes import QUALITY
 from fluoroscope.steps.evaluation_config import EvaluationConfig
-from fluoroscope.steps.score_saes import ceiling_table, truth_table
+from fluoroscope.steps.score_saes import can_be_scored, ceiling_table, truth_table
 from fluoroscope.steps.train_saes import SAEPlan, training_record
 from fluoroscope.studies.dictionary.config import DictionaryConfig
 from fluoroscope.studies.dictionary.ground_truth import add_ground_truth
@@ -54,7 +54,7 @@ def write_report(run: Run, config: DictionaryConfig) -> None:
         },
     )
     _add_quality(report, judged, gates)
-    if config.knows_truth:
+    if can_be_scored(config.model, config.groups):
         plans = [sae.plan for sae in judged]
         add_ground_truth(report, truth_table(run, plans), ceiling_table(run))
     _add_training(report, run, judged)

@@ -9,7 +9,9 @@ from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.data.corpus_config import Split
 from fluoroscope.models.hook_points import HookPoint, parse_hook_points
+from fluoroscope.models.hub import find_config
 from fluoroscope.models.shape import ModelShape
+from fluoroscope.organism.shipping import is_organism
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
@@ -17,7 +19,7 @@ from fluoroscope.sae.architectures import SAES
 from fluoroscope.steps.evaluate_saes import EvaluateSAEsStep
 from fluoroscope.steps.extract import ExtractStep, TokeniseStep, text_sources
 from fluoroscope.steps.models import ModelConfig
-from fluoroscope.steps.score_saes import ScoreSAEsStep, knows_truth
+from fluoroscope.steps.score_saes import ScoreSAEsStep, can_be_scored
 from fluoroscope.steps.train_saes import SAEPlan, TrainSAEsStep
 from fluoroscope.studies.dictionary.config import DictionaryConfig
 from fluoroscope.studies.dictionary.report import write_report
@@ -41,6 +43,7 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
             dtype=spec.model.dtype,
             d_model=shape.d_model,
             n_layers=shape.n_layers,
+            is_organism=is_organism(find_config(spec.model.source, spec.model.revision).parent),
         )
         return DictionaryConfig(
             model=model,
@@ -53,7 +56,6 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
             extract=spec.extract,
             training=spec.training,
             evaluation=spec.evaluation,
-            knows_truth=knows_truth(model) and any(p.stream == "resid_post" for p in points),
             seed=spec.seed,
             threads=spec.threads,
         )
@@ -91,7 +93,7 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
                 config.seed,
             ),
         ]
-        if config.knows_truth:
+        if can_be_scored(config.model, config.groups):
             steps.append(ScoreSAEsStep(model, config.groups, config.evaluation.truth_pairs))
         return steps
 
