@@ -1,6 +1,7 @@
 """The organism's tokenizer: byte-level BPE learned on its world, with every digit a token."""
 
 from collections.abc import Iterator
+from functools import cache
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -20,6 +21,13 @@ _SPECIAL = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
 
 def learn_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """The same tokens for the same world. Every text starts with `<bos>`."""
+    backend = Tokenizer.from_str(_rules(world.seed))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="left", **_SPECIAL)
+
+
+@cache
+def _rules(seed: int) -> str:
+    """What is learned, once a process: the texts take seconds to make."""
     backend = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(r"\d"), behavior="isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -33,12 +41,12 @@ def learn_tokenizer(world: World) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(_texts(world), trainer)
+    backend.train_from_iterator(_texts(World(seed)), trainer)
     bos = _SPECIAL["bos_token"]
     backend.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="left", **_SPECIAL)
+    return backend.to_str()
 
 
 def _texts(world: World) -> Iterator[str]:
