@@ -257,13 +257,7 @@ def query(
     from fluoroscope.runs.ledger import find_run
     from fluoroscope.runs.ledger import query as run_query
 
-    frame = run_query(find_run(run_name), sql)
-    if csv:
-        from fluoroscope.runs.tables import flat
-
-        typer.echo(flat(frame).write_csv(), nl=False)
-        return
-    _print_frame(frame, more="--csv prints them all")
+    _print_rows(run_query(find_run(run_name), sql), csv)
 
 
 @organism_app.command(name="train")
@@ -281,7 +275,7 @@ def organism_train(
 @organism_app.command(name="check")
 def organism_check(
     model: Annotated[
-        str, typer.Argument(metavar="[FOLDER]", help="Default: what comes with Fluoroscope.")
+        str, typer.Argument(metavar="FOLDER", help="An organism's folder.")
     ] = "organism",
     n: Annotated[int, typer.Option(min=64, help="Prompts of each kind.")] = 512,
     ceiling: Annotated[
@@ -290,6 +284,7 @@ def organism_check(
     saes: Annotated[
         bool, typer.Option("--saes", help="Score the best latents of the SAEs that come with it.")
     ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print all rows as csv.")] = False,
 ) -> None:
     """Measure an organism against what its world says; exit code 1 where it falls short."""
     from fluoroscope.organism import recovery
@@ -297,16 +292,26 @@ def organism_check(
     from fluoroscope.organism.shipping import load, load_truth
 
     if ceiling:
-        _print_frame(recovery.ceiling(load_truth(model), n // 2))
+        _print_rows(recovery.ceiling(load_truth(model), n // 2), csv)
     if saes:
         organism = load(model)
-        _print_frame(recovery.recovered_by(organism.saes, organism.truth, n // 2))
+        _print_rows(recovery.recovered_by(organism.saes, organism.truth, n // 2), csv)
     if ceiling or saes:
         return
     checks = check(load_truth(model), n)
-    _print_frame(as_frame(checks))
+    _print_rows(as_frame(checks), csv)
     if not all(one.passed for one in checks):
         raise typer.Exit(1)
+
+
+def _print_rows(frame: "DataFrame", csv: bool) -> None:
+    """All rows for a program, or as many as a person reads."""
+    if csv:
+        from fluoroscope.runs.tables import flat
+
+        typer.echo(flat(frame).write_csv(), nl=False)
+        return
+    _print_frame(frame, more="--csv prints them all")
 
 
 def _print_frame(

@@ -188,3 +188,20 @@ def test_the_doctor_looks_at_what_a_run_stands_on(
     assert rows["torch"]["state"] == "ok"
     assert rows["data"]["state"] == "problem"
     assert "HF_HUB_OFFLINE" in rows["network"]["found"]
+
+
+def test_what_is_no_organism_is_named_and_nothing_is_half_done(tmp_path: Path) -> None:
+    done = fluoro("organism", "check", str(tmp_path), runs=tmp_path)
+    assert done.returncode == 2
+    assert "holds no organism" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ceiling_as_csv_has_a_row_for_each_direction() -> None:
+    done = fluoro("organism", "check", "--ceiling", "--csv", "--n", "64")
+    assert done.returncode == 0, done.stderr
+    header, *rows = done.stdout.splitlines()
+    assert header.startswith("variable,direction,layer,match,")
+    # Planted once, probed and random in every layer, for four variables.
+    assert len(rows) == 4 * (1 + 6 + 6)
