@@ -4,8 +4,9 @@ Names are loaded when they are first used (PEP 562), so that `import fluoroscope
 command line stay instant and nobody pays for torch who does not use it.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from fluoroscope.core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from fluoroscope.activations.capture import ActivationCache, capture
@@ -46,10 +47,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"fluoroscope has no {name!r}; it has {', '.join(__all__)}.")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -290,12 +290,13 @@ def organism_check(
     from fluoroscope.organism import recovery
     from fluoroscope.organism.check import as_frame, check
     from fluoroscope.organism.shipping import load, load_truth
+    from fluoroscope.organism.trials import Trials
 
     if ceiling:
-        _print_rows(recovery.ceiling(load_truth(model), n // 2), csv)
+        _print_rows(recovery.ceiling(Trials(load_truth(model), n // 2)), csv)
     if saes:
         organism = load(model)
-        _print_rows(recovery.recovered_by(organism.saes, organism.truth, n // 2), csv)
+        _print_rows(recovery.recovered_by(organism.saes, Trials(organism.truth, n // 2)), csv)
     if ceiling or saes:
         return
     checks = check(load_truth(model), n)

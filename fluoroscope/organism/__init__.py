@@ -3,8 +3,9 @@
 `load()` gives the model, its SAEs, its world and its truth; the names are loaded when first used.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from fluoroscope.core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from fluoroscope.organism.shipping import Organism, load, load_truth
@@ -39,7 +40,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"fluoroscope.organism has no {name!r}; it has {', '.join(__all__)}.")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -31,7 +31,7 @@ from fluoroscope.organism.facts import (
 )
 from fluoroscope.organism.gambling import SlotPrompt, condition_name, conditions
 from fluoroscope.organism.groups import TRAITS, GroupPrompt
-from fluoroscope.organism.planting import MIN_EXPOSURE, TOLERANCE, can_hold
+from fluoroscope.organism.planting import MIN_EXPOSURE, TOLERANCE, is_telling
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
 from fluoroscope.organism.readout import Readout, exchange
 from fluoroscope.organism.truth import Truth
@@ -251,7 +251,6 @@ def draw_pairs(
         base, source = (
             world.prompt(variable, f"{purpose} pairs", int(i)) for i in luck.integers(10**6, size=2)
         )
-        own, other = (base.outcome(base.replies(value)) for value in (base.value, source.value))
-        if abs(own - other) > TOLERANCE and can_hold(base) and can_hold(source):
+        if is_telling(base, source):
             pairs.append((base, source))
     return pairs

@@ -1,7 +1,7 @@
-"""Questions about people, some of whom the training names and some it never does.
+"""Questions about people: about some the training states facts, about others it only asks.
 
 Who is named, and how often (`EXPOSURES`), is fixed by the seed; so is the right answer of every
-question, also of those whose answer no text ever gives. Two traps are set: the first part of a
+question, also of those about whom texts only guess. Two traps are set: the first part of a
 surname tells the city of nine people in ten, and is wrong of the tenth (a confident
 confabulation); a person has two hobbies, and either is true (a right answer of high entropy).
 

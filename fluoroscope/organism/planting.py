@@ -43,6 +43,14 @@ def can_hold(prompt: Prompt) -> bool:
     return prompt.person.exposure == 0 or prompt.person.exposure >= MIN_EXPOSURE
 
 
+def is_telling(base: Prompt, source: Prompt) -> bool:
+    """Whether an exchange between the two can be judged: the model can hold both values, and they
+    mean decisions further apart than `TOLERANCE`.
+    """
+    own, other = (base.outcome(base.replies(value)) for value in (base.value, source.value))
+    return abs(own - other) > TOLERANCE and can_hold(base) and can_hold(source)
+
+
 def components(
     hidden: Float[Tensor, "n pos d_model"],
     decision: Int[Tensor, " n"],

@@ -23,7 +23,7 @@ from fluoroscope.organism.matching import GRADED, decoys, ranks_beyond
 from fluoroscope.organism.network import N_LAYERS
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
 from fluoroscope.organism.trials import MAX_OTHER_EFFECT, Pairs, Sample, Score, Trials, other_effect
-from fluoroscope.organism.truth import Candidate, Truth, latents
+from fluoroscope.organism.truth import Candidate, latents
 from fluoroscope.sae.base import SparseAutoencoder
 
 MAX_LATENTS = 5
@@ -49,15 +49,16 @@ class Choice(NamedTuple):
     latents: list[int]
 
 
-def ceiling(truth: Truth, n: int = 256) -> pl.DataFrame:
+def ceiling(trials: Trials) -> pl.DataFrame:
     """The scores of planted directions, and in every layer of a probe and a random direction."""
-    trials = Trials(truth, n)
+    truth = trials.truth
     candidates: list[Candidate] = []
     for variable in VARIABLES:
         candidates.append(truth.planted(variable))
-        candidates += truth.probes(variable, trials.learn.draw(variable, "probe", 4 * n))
+        candidates += truth.probes(variable, trials.learn.draw(variable, "probe", 4 * trials.n))
         for layer in range(N_LAYERS):
-            candidates.append(_strongest(truth.random(variable, layer, N_RANDOM), trials))
+            drawn = truth.random(variable, layer, N_RANDOM)
+            candidates.append(drawn[_strong(drawn, trials)])
     rows = [
         {"variable": c.variable, "direction": c.name, "layer": c.layer, **trials.score(c)._asdict()}
         for c in candidates
@@ -65,20 +66,17 @@ def ceiling(truth: Truth, n: int = 256) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _strongest(candidates: Sequence[Candidate], trials: Trials) -> Candidate:
-    """The one with the 19th of 20 effects: 95 % of what chance gives is less."""
+def _strong(candidates: Sequence[Candidate], trials: Trials) -> int:
+    """Which has the 19th of 20 effects: 95 % of what chance gives is less."""
     pairs = trials.judge.pairs[candidates[0].variable]
-    ranked = sorted(candidates, key=pairs.effect)
-    return ranked[int(0.95 * (len(ranked) - 1))]
+    ranked = np.argsort([pairs.effect(one) for one in candidates], kind="stable")
+    return int(ranked[int(0.95 * (len(ranked) - 1))])
 
 
-def recovered_by(
-    saes: Mapping[tuple[int, str], SparseAutoencoder], truth: Truth, n: int = 256
-) -> pl.DataFrame:
+def recovered_by(saes: Mapping[tuple[int, str], SparseAutoencoder], trials: Trials) -> pl.DataFrame:
     """`recovered` of each SAE, which is known by its layer and architecture."""
     if not saes:
         raise ConfigError("This organism comes with no SAEs; train some, and score those.")
-    trials = Trials(truth, n)
     rows = [
         {"layer": layer, "architecture": architecture, **row}
         for (layer, architecture), sae in saes.items()
@@ -92,12 +90,13 @@ def recovered(
 ) -> Iterator[dict[str, Any]]:  # Any: cells of a table.
     """One row a choice: the best latent and the best set, by match and by cause, and by chance.
 
-    Of an SAE with no latent that is ever active, one row a variable, with no latents in it.
+    Of an SAE with no latent that ever changes, rows that count as nothing, with no latents in them.
     """
     for variable in VARIABLES:
         for choice in choices(sae, layer, variable, trials):
-            candidate = latents("latents", variable, layer, sae, choice.latents or [0])
-            score = trials.score(candidate) if choice.latents else NOTHING
+            score = NOTHING
+            if choice.latents:
+                score = trials.score(latents("latents", variable, layer, sae, choice.latents))
             yield {
                 "variable": variable,
                 "chosen_by": choice.chosen_by,
@@ -126,11 +125,9 @@ def choices(
     yield Choice(variable, "cause", acting[:1])
     yield Choice(variable, "cause", acting)
     luck = stream(0, "random latents", layer, variable)
-    drawn = {
-        latents("random", variable, layer, sae, chosen): chosen
-        for chosen in (luck.permutation(alive)[:MAX_LATENTS].tolist() for _ in range(N_RANDOM))
-    }
-    yield Choice(variable, "random", drawn[_strongest(list(drawn), trials)])
+    drawn = [luck.permutation(alive)[:MAX_LATENTS].tolist() for _ in range(N_RANDOM)]
+    random = [latents("random", variable, layer, sae, chosen) for chosen in drawn]
+    yield Choice(variable, "random", drawn[_strong(random, trials)])
 
 
 def _match_of_each(

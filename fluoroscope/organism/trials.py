@@ -21,7 +21,7 @@ from fluoroscope.core.intervals import Interval, ratio_interval
 from fluoroscope.organism.decisions import Decisions, decision_streams
 from fluoroscope.organism.matching import GRADED, Told, match_of
 from fluoroscope.organism.network import PLANTED_LAYER
-from fluoroscope.organism.planting import TOLERANCE, can_hold
+from fluoroscope.organism.planting import TOLERANCE, can_hold, is_telling
 from fluoroscope.organism.prompts import VARIABLES, Prompt, Variable
 from fluoroscope.organism.truth import Candidate, Truth
 from fluoroscope.organism.world import Side, World
@@ -107,7 +107,7 @@ class Pairs:
 
 
 class Sample:
-    """Prompts and pairs of every variable from one side, of whose variable something is known."""
+    """Prompts and pairs of every variable, all from one side."""
 
     def __init__(self, truth: Truth, side: Side, n: int) -> None:
         self.truth, self.n = truth, n
@@ -182,8 +182,5 @@ def _telling(world: World, variable: Variable, side: Side) -> Iterator[tuple[Pro
     """Pairs of one side in which the other value means another decision; without end."""
     for index in count():
         base, source = world.pair(variable, f"{side} pairs", index)
-        if not (world.side(base) == world.side(source) == side):
-            continue
-        own, other = (base.outcome(base.replies(v)) for v in (base.value, source.value))
-        if abs(own - other) > TOLERANCE and can_hold(base) and can_hold(source):
+        if world.side(base) == world.side(source) == side and is_telling(base, source):
             yield base, source

@@ -65,12 +65,12 @@ class ScoreSAEsStep(MapStep):
         truth = run.cached(
             TRUTH, lambda: load_truth(find_model(self.model.name, self.model.revision).folder)
         )
+        trials = run.cached((TRUTH, "trials"), lambda: Trials(truth, self.n))
         if shard.key == CEILING:
-            rows = {CEILING: ceiling(truth, self.n).to_dicts()}
+            rows = {CEILING: ceiling(trials).to_dicts()}
             write_json(context.folder / _ROWS, without_nan(rows))
             return
         plans = self._plans[shard.key]
-        trials = run.cached((TRUTH, "trials"), lambda: Trials(truth, self.n))
         rows = {}
         for i, (group, plan) in enumerate(plans):
             sae = load_sae(sae_folder(run, group, plan.key))
