@@ -5,6 +5,7 @@
         ├── ConfigError       a setting that does not exist, or whose value is not allowed
         ├── ModelError        a model that cannot be found, read, or hooked as asked
         ├── CorpusError       text that is missing, empty, or not text
+        ├── InterventionError an edit that is not allowed, or was not applied where it should be
         ├── MismatchError     an artefact used with another model, layer or SAE than its own
         ├── DamagedError      a file that is not what its checksum says
         ├── NumericsError     a NaN or an infinity where a number must be
@@ -34,6 +35,10 @@ class ModelError(UserError):
 
 class CorpusError(UserError):
     """Text that is missing, empty, or not text."""
+
+
+class InterventionError(UserError):
+    """An edit that cannot be made as asked, or that was not applied where it should have been."""
 
 
 class MismatchError(UserError):

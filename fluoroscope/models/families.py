@@ -79,6 +79,9 @@ class Family:
     is_mlp_overwritten: bool = False
     """The block adds attention to the MLP's output in place."""
 
+    has_own_attention: bool = False
+    """Its attention is written into it, and cannot be replaced by name."""
+
     prefix: str = "model"
     """The attribute of a network with a head that holds the network without it."""
 
@@ -154,6 +157,7 @@ _ALL = [
             "parallel" if config.new_decoder_architecture or config.parallel_attn else "sequential"
         ),
         is_mlp_overwritten=True,
+        has_own_attention=True,
         prefix="transformer",
     ),
     replace(

@@ -9,7 +9,7 @@ Shapes: `batch` rows, `pos` positions, `vocab` tokens.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -26,6 +26,7 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hooking import Hook, HookedNetwork
 from fluoroscope.models.identity import ModelIdentity, Source, hash_tensors, hash_tokenizer
 from fluoroscope.models.loading import load_parts
+from fluoroscope.models.passes import Intervention, Pass, check_fired
 
 Tokens = Int[Tensor, "batch pos"]
 Mask = Integer[Tensor, "batch pos"] | Bool[Tensor, "batch pos"]
@@ -49,6 +50,9 @@ class LanguageModel:
         self.name = source.id
         self.family: Family = find_family(network.config.model_type, source.id)
         self._source = source
+        self.interventions: list[Intervention] = []
+        """What edits activations at the moment; see `intervened`."""
+
         self._hooked = HookedNetwork(network, self.family)
         use_exact_softcap(network)
 
@@ -163,12 +167,18 @@ class LanguageModel:
         self, tokens: Tokens, attention_mask: Mask | None = None
     ) -> Float[Tensor, "batch pos vocab"]:
         """Logits: of the next token for a decoder, of the token itself for an encoder."""
+        self.check_has_head()
+        inputs = self._inputs(tokens, attention_mask)
+        with self._announced(tokens, attention_mask):
+            return self.network(**inputs).logits
+
+    def check_has_head(self) -> None:
+        """Raises `ModelError` where there are no weights to make logits of."""
         if self.network is self._hooked.base:
             raise ModelError(
                 f"{self.name} has no weights for a language-modelling head, so it gives no "
                 "logits. Its streams can be read and written all the same."
             )
-        return self.network(**self._inputs(tokens, attention_mask)).logits
 
     def token_scores(
         self, tokens: Tokens, attention_mask: Mask | None = None
@@ -219,11 +229,49 @@ class LanguageModel:
             raise _DeepestReached
 
         inputs = self._inputs(tokens, attention_mask)
-        with torch.no_grad(), self.hooked({**hooks, deepest: call_and_end}):
+        ending = {**hooks, deepest: call_and_end}
+        with (
+            torch.no_grad(),
+            self._announced(tokens, attention_mask, deepest),
+            self.hooked(ending),
+            suppress(_DeepestReached),
+        ):
+            self.network(**inputs)
+
+    @contextmanager
+    def intervened(self, intervention: Intervention) -> Iterator[None]:
+        """Inside the `with` block every pass is edited; what was not edited as it should have
+        been is an `InterventionError`.
+        """
+        with self.hooked(intervention.hooks):
+            self.interventions.append(intervention)
             try:
-                self.network(**inputs)
-            except _DeepestReached:
-                return
+                yield
+            finally:
+                self.interventions.remove(intervention)
+
+    @contextmanager
+    def _announced(
+        self, tokens: Tensor, attention_mask: Tensor | None, deepest: HookPoint | None = None
+    ) -> Iterator[None]:
+        """Says to what is active which positions come, and checks that they were edited."""
+        if not self.interventions:
+            yield
+            return
+        mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
+        rows = [row[kept] for row, kept in zip(tokens.cpu(), mask.cpu().bool(), strict=True)]
+        prompts = tuple(tuple(row.tolist()) for row in rows)
+        mask = mask.to(self.device, torch.int64)
+        a_pass = Pass(
+            requests=tuple(range(len(tokens))),
+            prompts=prompts,
+            positions=torch.where(mask.bool(), mask.cumsum(-1) - 1, -1),
+            fired=torch.zeros(len(tokens), dtype=torch.int64, device=self.device),
+        )
+        for intervention in self.interventions:
+            intervention.begin(a_pass)
+        yield
+        check_fired(self.interventions, a_pass, deepest)
 
     def _inputs(self, tokens: Tensor, attention_mask: Tensor | None) -> dict[str, object]:
         self._check(tokens, attention_mask)

@@ -1,0 +1,152 @@
+"""The loop behind `generate`: reads prompts, decodes rows, and refills places that fall free."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from fluoroscope.models.decode_rows import DecodeRows, NewRow
+from fluoroscope.models.generation import Capture, Generation
+from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.models.memory import affordable_rows
+from fluoroscope.models.pooled import PooledCaptures, Seen
+from fluoroscope.models.prefill import Filled, Job, batches, prefill
+from fluoroscope.models.prompt_sharing import MIN_ROWS, MIN_TOKENS, Cell, Tokens, make_cells
+from fluoroscope.models.requests import Prepared
+from fluoroscope.models.row_cache import Segment
+from fluoroscope.models.row_reader import RowReader
+from fluoroscope.models.sampling import Sampling
+from fluoroscope.models.stopping import StopTable
+
+_REFILL_SHARE = 8
+"""Places are refilled once one in so many is free: a pass over few prompts costs as much as a
+pass over many."""
+
+
+class _Read(NamedTuple):
+    """A cell whose prompt was read, and where its result lies."""
+
+    cell: Cell
+    filled: Filled
+    row: int
+    segment: Segment | None
+    n_own: int
+    """Own columns that each of its requests starts with."""
+
+    seen: Seen
+
+
+class Decoding:
+    """One call of `generate`."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prepared: Sequence[Prepared],
+        sampling: Sampling,
+        max_rows: int,
+        logprobs: bool,
+        captures: Mapping[str, Capture],
+    ) -> None:
+        self._model, self._prepared = model, prepared
+        self._reader = RowReader(model)
+        self._cells = deque(self._make_cells())
+        n_columns = max(self._columns(cell) for cell in self._cells)
+        self._pooled = PooledCaptures(captures)
+        self._rows = DecodeRows(
+            self._reader,
+            min(affordable_rows(model, n_columns, max_rows), len(prepared)),
+            n_columns,
+            sampling,
+            StopTable(
+                model.tokenizer, model.vocab_size, [one.rule for one in prepared], model.device
+            ),
+            self._pooled,
+            max(one.limit for one in prepared),
+            logprobs,
+        )
+        self._waiting: deque[tuple[_Read, int]] = deque()
+        self._segments: dict[Tokens, Segment] = {}
+
+    @torch.no_grad()
+    def run(self) -> Iterator[Generation]:
+        """Texts as they are done."""
+        with self._reader.open(), self._model.hooked(self._pooled.hooks):
+            while self._cells or self._waiting or self._rows.n_active:
+                if self._should_refill():
+                    self._refill()
+                    yield from self._rows.finished()
+                if self._rows.n_active:
+                    self._rows.step()
+                    yield from self._rows.finished()
+
+    def _make_cells(self) -> list[Cell]:
+        active = self._model.interventions
+        prompts = [one.prompt for one in self._prepared]
+        keys = [tuple(i.key(r) for i in active) for r in range(len(prompts))]
+        firsts = [
+            min((i.first_position(r, prompt) for i in active), default=len(prompt))
+            for r, prompt in enumerate(prompts)
+        ]
+        return make_cells(prompts, keys, firsts)
+
+    def _columns(self, cell: Cell) -> int:
+        longest = max(self._prepared[request].limit for request in cell.requests)
+        return (0 if _is_worth_sharing(cell) else len(cell.prompt) - cell.n_shared) + longest
+
+    def _should_refill(self) -> bool:
+        if not (self._cells or self._waiting):
+            return False
+        return self._rows.n_free * _REFILL_SHARE >= self._rows.n_rows or not self._rows.n_active
+
+    def _refill(self) -> None:
+        while self._rows.n_free and (self._cells or self._waiting):
+            if not self._waiting:
+                self._read_cells(self._rows.n_free)
+            n_new = min(self._rows.n_free, len(self._waiting))
+            taken = [self._waiting.popleft() for _ in range(n_new)]
+            self._rows.admit([self._new_row(read, request) for read, request in taken])
+
+    def _new_row(self, read: _Read, request: int) -> NewRow:
+        return NewRow(
+            request, self._prepared[request], *read[1:]
+        )
+
+    def _read_cells(self, n_rows: int) -> None:
+        """Reads the prompts of the next cells, enough for `n_rows` rows and for one pass."""
+        cells: list[Cell] = []
+        while self._cells and sum(len(cell.requests) for cell in cells) < n_rows:
+            cells.append(self._cells.popleft())
+        self._read_segments(cells)
+        jobs = [self._job(cell) for cell in cells]
+        for part in batches([job.n_tokens for job in jobs]):
+            filled = prefill(self._reader, jobs[part])
+            seen = self._pooled.take()
+            for row, (job, cell) in enumerate(zip(jobs[part], cells[part], strict=True)):
+                segment, n_own = job.segment, job.n_tokens
+                if _is_worth_sharing(cell):
+                    segment, n_own = filled.cache.segment(row, n_own, job.segment), 0
+                read = _Read(cell, filled, row, segment, n_own, seen)
+                self._waiting.extend((read, request) for request in cell.requests)
+
+    def _job(self, cell: Cell) -> Job:
+        segment = self._segments[cell.shared] if cell.n_shared else None
+        return Job(cell.requests[0], cell.prompt, cell.n_shared, len(cell.prompt), segment)
+
+    def _read_segments(self, cells: Sequence[Cell]) -> None:
+        """Reads the beginnings that these cells share; those of earlier cells are let go."""
+        wanted = {cell.shared: cell for cell in cells if cell.n_shared}
+        self._segments = {t: s for t, s in self._segments.items() if t in wanted}
+        new = [cell for tokens, cell in wanted.items() if tokens not in self._segments]
+        jobs = [Job(cell.requests[0], cell.prompt, 0, cell.n_shared) for cell in new]
+        for part in batches([job.n_tokens for job in jobs]):
+            filled = prefill(self._reader, jobs[part])
+            for row, job in enumerate(jobs[part]):
+                self._segments[job.prompt[: job.stop]] = filled.cache.segment(row, job.stop)
+
+
+def _is_worth_sharing(cell: Cell) -> bool:
+    """Whether the requests of a cell read its whole prompt from one segment of their own."""
+    own = len(cell.prompt) - cell.n_shared
+    return own >= MIN_TOKENS and len(cell.requests) >= MIN_ROWS

@@ -1,0 +1,94 @@
+"""What the prompts of many requests have in common, so that it is computed once.
+
+Requests with one prompt and one set of edits are one `Cell`: its prompt is read once for all of
+them. Cells whose prompts begin alike share that beginning, up to the first position that is
+edited in any of them (before it everything is as without edits), where enough rows would read it.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+MIN_ROWS = 8
+"""Rows from which sharing a beginning is faster than a copy for each."""
+
+MIN_TOKENS = 8
+"""Tokens from which a beginning is worth sharing."""
+
+Tokens = tuple[int, ...]
+
+
+@dataclass
+class Cell:
+    """Requests whose prompts are computed alike."""
+
+    prompt: Tokens
+
+    clean: int
+    """Tokens of the prompt before the first edit; the last token is never among them, as its
+    logits are asked for."""
+
+    requests: list[int] = field(default_factory=list)
+
+    n_shared: int = 0
+    """Tokens that are read from a segment that cells have in common."""
+
+    @property
+    def shared(self) -> Tokens:
+        return self.prompt[: self.n_shared]
+
+
+def make_cells(
+    prompts: Sequence[Tokens], keys: Sequence[Hashable], first_edits: Sequence[int]
+) -> list[Cell]:
+    """The cells of all requests, those that share a beginning side by side.
+
+    `keys` says which requests are edited alike, `first_edits` at which position that begins.
+    """
+    cells: dict[Hashable, Cell] = {}
+    for request, (prompt, key, first) in enumerate(zip(prompts, keys, first_edits, strict=True)):
+        # Edits behind the prompt leave it as it is.
+        name = (prompt, key if first < len(prompt) else None)
+        cell = cells.setdefault(name, Cell(prompt, min(first, len(prompt) - 1)))
+        cell.requests.append(request)
+    found = sorted(cells.values(), key=lambda cell: cell.prompt[: cell.clean])
+    _share(found)
+    return sorted(found, key=lambda cell: (cell.shared, len(cell.prompt)))
+
+
+def _share(cells: list[Cell]) -> None:
+    # Groups of cells, sorted by their clean tokens, that agree in their first `depth` tokens.
+    groups = [cells]
+    while groups:
+        group = groups.pop()
+        depth = _agreement(group[0], group[-1])
+        rest: list[Cell] = []
+        for branch in _branches(group, depth):
+            is_deeper = len(branch) < len(group) and branch[0].clean > depth
+            if is_deeper and _n_rows(branch) >= MIN_ROWS:
+                groups.append(branch)
+            else:
+                rest += branch
+        if depth >= MIN_TOKENS and _n_rows(rest) >= MIN_ROWS:
+            for cell in rest:
+                cell.n_shared = depth
+
+
+def _agreement(first: Cell, last: Cell) -> int:
+    # In a sorted group no two agree in less than its first and its last.
+    n = min(first.clean, last.clean)
+    for place in range(n):
+        if first.prompt[place] != last.prompt[place]:
+            return place
+    return n
+
+
+def _branches(group: list[Cell], depth: int) -> list[list[Cell]]:
+    branches: dict[int | None, list[Cell]] = {}
+    for cell in group:
+        following = cell.prompt[depth] if cell.clean > depth else None
+        branches.setdefault(following, []).append(cell)
+    return list(branches.values())
+
+
+def _n_rows(cells: list[Cell]) -> int:
+    return sum(len(cell.requests) for cell in cells)

@@ -1,0 +1,108 @@
+"""Checks requests and turns them into tokens, before anything is computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fluoroscope.core.errors import ModelError
+from fluoroscope.models.generation import Request
+from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.models.stopping import StopRule
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that can be run."""
+
+    prompt: tuple[int, ...]
+    seed: int
+    limit: int
+    """Tokens after which it ends."""
+
+    is_cut_by_context: bool
+    rule: StopRule
+
+
+def prepare(model: LanguageModel, requests: Sequence[Request]) -> list[Prepared]:
+    """All requests as tokens; the first that cannot be run is a `ModelError`."""
+    default_stops = _end_tokens(model)
+    tokens: dict[str | tuple[int, ...], tuple[int, ...]] = {}
+    prepared = []
+    for number, request in enumerate(requests):
+        if request.prompt not in tokens:
+            tokens[request.prompt] = prompt_tokens(model, request.prompt)
+        _check_stops(model, request)
+        prompt = tokens[request.prompt]
+        # The last token that is drawn needs no position of its own.
+        room = model.context_length - len(prompt) + 1
+        if request.max_tokens < 1:
+            raise ModelError(f"max_tokens of request {number} must be 1 or more.")
+        stops = default_stops if request.stop_tokens is None else request.stop_tokens
+        prepared.append(
+            Prepared(
+                prompt=prompt,
+                seed=request.seed,
+                limit=min(request.max_tokens, room),
+                is_cut_by_context=room < request.max_tokens,
+                rule=StopRule(request.stop, tuple(stops)),
+            )
+        )
+    return prepared
+
+
+def prompt_tokens(model: LanguageModel, prompt: str | Sequence[int]) -> tuple[int, ...]:
+    """A prompt as tokens; an empty one, or one that does not fit, is a `ModelError`."""
+    if len(prompt) == 0:
+        raise ModelError(
+            "The prompt is empty: there is nothing to continue. Give at least one character; "
+            "for free text, the model's first token as prompt=(bos,)."
+        )
+    tokens = model.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
+    found = tuple(int(token) for token in tokens)
+    shown = repr(prompt if len(prompt) <= 60 else prompt[:57] + ("..." if isinstance(prompt, str) else ()))
+    if not found:
+        raise ModelError(f"The tokenizer of {model.name} makes no token of the prompt {shown}.")
+    if len(found) > model.context_length:
+        raise ModelError(
+            f"The prompt {shown} has {len(found)} tokens, and {model.name} reads at most "
+            f"{model.context_length}. Shorten it; nothing is cut silently."
+        )
+    wrong = [token for token in found if not 0 <= token < model.vocab_size]
+    if wrong:
+        raise ModelError(
+            f"The prompt {shown} has the token {wrong[0]}; {model.name} has tokens 0 to "
+            f"{model.vocab_size - 1}."
+        )
+    return found
+
+
+def _check_stops(model: LanguageModel, request: Request) -> None:
+    if "" in request.stop:
+        raise ModelError("A stop string is empty: every text would end before it begins.")
+    wrong = [t for t in request.stop_tokens or () if not 0 <= t < model.vocab_size]
+    if wrong:
+        raise ModelError(
+            f"The stop token {wrong[0]} does not exist: {model.name} has tokens 0 to "
+            f"{model.vocab_size - 1}."
+        )
+    if request.may_echo or not isinstance(request.prompt, str):
+        return
+    for string in request.stop:
+        if request.prompt.startswith(string):
+            raise ModelError(
+                f"The stop string {string!r} is what the prompt begins with. Stop strings are "
+                "looked for in generated text alone, so the prompt itself does not end it; a "
+                "model that starts the prompt over would. If that is what is meant, say "
+                "may_echo=True."
+            )
+
+
+def _end_tokens(model: LanguageModel) -> tuple[int, ...]:
+    """The end tokens of the model's generation settings, or of its tokenizer."""
+    settings = getattr(model.network, "generation_config", None)
+    found = getattr(settings, "eos_token_id", None)
+    if found is None:
+        found = model.tokenizer.eos_token_id
+    if found is None:
+        return ()
+    known = [found] if isinstance(found, int) else list(found)
+    return tuple(token for token in known if 0 <= token < model.vocab_size)
