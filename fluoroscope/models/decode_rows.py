@@ -129,7 +129,14 @@ class DecodeRows:
             starts=starts,
             groups=self._groups,
         )
-        a_pass = Pass(self._requests, self._prompts, positions, self._fired[:n], is_same)
+        a_pass = Pass(
+            requests=self._requests,
+            prompts=self._prompts,
+            positions=positions,
+            fired=self._fired[:n],
+            is_decoding=True,
+            is_same_rows=is_same,
+        )
         last = self._drawn[:n].gather(1, self._at[:n, None] - 1)
         logits = self._reader.read(last, self._cache, layout, a_pass)
         self._n_own[:n] += 1

@@ -34,6 +34,9 @@ class Pass:
     fired: Int[Tensor, " batch"]
     """Counts the edits that were applied to each row, one for every position; hooks add to it."""
 
+    is_decoding: bool = False
+    """Whether every token of the pass is a generated one."""
+
     is_same_rows: bool = False
     """Whether the rows are those of the pass before, so that what was looked up still holds."""
 

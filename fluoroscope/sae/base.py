@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fluoroscope.core.config import Config
 from fluoroscope.core.seeding import torch_stream
+from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.sae.sparse_kernels import SparseLatents
 
 
@@ -55,6 +56,9 @@ class SparseAutoencoder(nn.Module, ABC):
     def __init__(self, config: SAEConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.hook_point: HookPoint | None = None
+        """Where the activations come from that it was trained on; set when it is loaded."""
+
         generator = torch_stream(seed, "sae", "start")
         directions = torch.randn(config.d_sae, config.d_model, generator=generator)
         self.W_dec = nn.Parameter(directions / directions.norm(dim=-1, keepdim=True))

@@ -105,6 +105,8 @@ def load_sae(
             raise DamagedError(f"{folder / _WEIGHTS}: {name} has shape {tuple(tensor.shape)}.")
         state[name] = tensor
     sae.load_state_dict(state)
+    if sidecar["hook_point"] is not None:
+        sae.hook_point = HookPoint(sidecar["hook_point"])
     return sae.to(device).eval()
 
 

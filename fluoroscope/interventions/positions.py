@@ -1,0 +1,175 @@
+"""At which positions of a row an edit acts.
+
+    PROMPT      every position of the prompt
+    LAST        the prompt's last position, whose logits draw the first token
+    GENERATED   every position that holds a generated token
+    ALL         PROMPT | GENERATED
+    at([0, -1])         positions of the prompt, counted from 0, or from its end if negative
+    after("Answer:")    what follows the first occurrence of a text in the prompt, and GENERATED
+
+`LAST | GENERATED` is where CorrSteer adds and where a patch of a running model acts: wherever a
+token is drawn. In a pass over whole texts (`forward`) the text is the prompt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from transformers import PreTrainedTokenizerBase
+
+from fluoroscope.core.errors import InterventionError
+
+FOREVER = 2**62
+"""A position that no row reaches."""
+
+Span = tuple[int, int]
+"""Positions from the first number to before the second."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """A set of positions; sets are joined by `|`, and written as they are made."""
+
+    parts: tuple["_Part", ...]
+
+    def __or__(self, other: "Positions") -> "Positions":
+        return Positions((*self.parts, *(part for part in other.parts if part not in self.parts)))
+
+    def __str__(self) -> str:
+        return " | ".join(str(part) for part in self.parts)
+
+    def spans(
+        self, prompt: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[Span, ...]:
+        """The positions in a row with this prompt: sorted, apart, and none twice."""
+        found = sorted(span for part in self.parts for span in part.spans(prompt, tokenizer))
+        joined: list[Span] = []
+        for start, stop in found:
+            if joined and start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+            else:
+                joined.append((start, stop))
+        return tuple(joined)
+
+    @staticmethod
+    def parse(text: str) -> "Positions":
+        """From what `str` gives: `last|generated`, `at(0,-1)`, `after(Answer:)`."""
+        parts: list[_Part] = []
+        for word in text.split("|"):
+            word = word.strip()
+            name, bracket, inside = word.partition("(")
+            inside = inside.removesuffix(")")
+            if bracket and name.lower() == "after":
+                parts += after(inside).parts
+            elif bracket and name.lower() == "at":
+                parts += at(_numbers(inside, word)).parts
+            elif word.upper() in _NAMED:
+                parts += _NAMED[word.upper()].parts
+            else:
+                raise InterventionError(
+                    f"Positions are {', '.join(_NAMED)}, at(0,-1) or after(TEXT), joined by |; "
+                    f"got {text!r}."
+                )
+        return Positions(tuple(dict.fromkeys(parts)))
+
+
+@dataclass(frozen=True)
+class _Named:
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def spans(self, prompt: tuple[int, ...], _tokenizer: object) -> list[Span]:
+        n = len(prompt)
+        match self.name:
+            case "PROMPT":
+                return [(0, n)]
+            case "LAST":
+                return [(n - 1, n)]
+            case "GENERATED":
+                return [(n, FOREVER)]
+            case _:
+                return [(0, FOREVER)]
+
+
+@dataclass(frozen=True)
+class _At:
+    places: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"at({','.join(map(str, self.places))})"
+
+    def spans(self, prompt: tuple[int, ...], _tokenizer: object) -> list[Span]:
+        n = len(prompt)
+        for place in self.places:
+            if not -n <= place < n:
+                raise InterventionError(
+                    f"{self} needs position {place}, and the prompt has {n} tokens: 0 to {n - 1}, "
+                    f"or -1 to -{n} from its end."
+                )
+        return [(place % n, place % n + 1) for place in self.places]
+
+
+@dataclass(frozen=True)
+class _After:
+    marker: str
+
+    def __str__(self) -> str:
+        return f"after({self.marker})"
+
+    def spans(
+        self, prompt: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
+    ) -> list[Span]:
+        return [(_end_of_marker(tokenizer, prompt, self.marker), FOREVER)]
+
+
+_Part = _Named | _At | _After
+
+
+def at(places: Sequence[int]) -> Positions:
+    """These positions of the prompt, from 0, or from its end where negative."""
+    if not places:
+        raise InterventionError("at([]) names no position; give at least one.")
+    return Positions((_At(tuple(dict.fromkeys(places))),))
+
+
+def after(marker: str) -> Positions:
+    """All positions behind the token that completes the first `marker` in the prompt."""
+    if not marker:
+        raise InterventionError("after('') marks nothing; give the text behind which to edit.")
+    return Positions((_After(marker),))
+
+
+PROMPT = Positions((_Named("PROMPT"),))
+LAST = Positions((_Named("LAST"),))
+GENERATED = Positions((_Named("GENERATED"),))
+ALL = Positions((_Named("ALL"),))
+_NAMED = {"PROMPT": PROMPT, "LAST": LAST, "GENERATED": GENERATED, "ALL": ALL}
+
+
+def _numbers(text: str, word: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise InterventionError(f"Write positions as at(0,-1); got {word!r}.") from error
+
+
+@lru_cache(maxsize=4096)
+def _end_of_marker(
+    tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], marker: str
+) -> int:
+    """The first position behind the token that completes the marker."""
+    text = tokenizer.decode(prompt)
+    if marker not in text:
+        shown = text if len(text) <= 80 else f"{text[:77]}..."
+        raise InterventionError(f"after({marker}): the prompt {shown!r} does not contain it.")
+    # More tokens only add to the text, so the first prefix that contains it is found by halving.
+    low, high = 1, len(prompt)
+    while low < high:
+        middle = (low + high) // 2
+        if marker in tokenizer.decode(prompt[:middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return low

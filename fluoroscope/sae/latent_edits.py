@@ -1,0 +1,254 @@
+"""Edits of latents of an SAE, and their controls.
+
+A patch keeps the error term: setting latent j to v adds `(v - f_j(x)) * W_dec[j]` to the
+activation and nothing else, so a latent that is set to the value it has changes nothing. Where
+a latent depends on no other (ReLU, JumpReLU, BatchTopK at inference) only the latents that are
+edited are computed; in a TopK SAE all are.
+
+Controls: `ReconstructionOnly` (what the SAE alone does to the activation), `SetRandomLatent`
+(as much change along another latent's direction), `RandomDirection` of `interventions.edits`.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fluoroscope.core.errors import InterventionError
+from fluoroscope.core.seeding import stream
+from fluoroscope.interventions.edits import WHOLE, Edit, Term, check_number
+from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.sae.base import SparseAutoencoder
+from fluoroscope.sae.thresholded import ThresholdedSAE
+
+N_CANDIDATES = 20
+"""Latents of the most similar density among which a random one is drawn."""
+
+
+class _LatentEdit(Edit):
+    """Adds `sum_j (alpha_j + beta_j f_j(x)) * write_j` for some latents j."""
+
+    sae: SparseAutoencoder
+    latents: tuple[int, ...]
+
+    def amounts(self) -> tuple[Sequence[float], Sequence[float]]:
+        """alpha and beta of each latent."""
+        raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        return self.sae.d_model
+
+    @property
+    def home(self) -> HookPoint | None:
+        return self.sae.hook_point
+
+    @property
+    def touches(self) -> frozenset[Hashable]:
+        return frozenset(f"latent {j} of {_name(self.sae)}" for j in self.latents)
+
+    def written(self) -> list[tuple[Tensor, Hashable]]:
+        """The direction that each latent's amount is added along."""
+        return [(self.sae.W_dec[j].detach(), (id(self.sae), j)) for j in self.latents]
+
+    def terms(self) -> Sequence[Term]:
+        if not isinstance(self.sae, ThresholdedSAE):
+            return ()
+        terms = []
+        for j, alpha, beta, (write, key) in zip(
+            self.latents, *self.amounts(), self.written(), strict=True
+        ):
+            read = self.sae.W_enc_T[j].detach()
+            shift = self.sae.b_dec.detach().double() @ read.double()
+            terms.append(
+                Term(
+                    write=write,
+                    write_key=key,
+                    read=read,
+                    read_key=(id(self.sae), j),
+                    bias=float(self.sae.b_enc[j]) - float(shift),
+                    threshold=float(self.sae.threshold[j]),
+                    alpha=alpha,
+                    beta=beta,
+                )
+            )
+        return terms
+
+    def change(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        own = x.to(self.sae.W_dec.dtype)
+        latents = self.sae.encode_latents(own, torch.tensor(self.latents, device=x.device))
+        alpha, beta = (latents.new_tensor(list(numbers)) for numbers in self.amounts())
+        write = torch.stack([direction for direction, _ in self.written()]).to(own)
+        return ((alpha + beta * latents) @ write).to(x.dtype)
+
+
+class SetLatent(_LatentEdit):
+    """Sets one latent, or several, to a value each."""
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        latent: int | Sequence[int],
+        value: float | Sequence[float],
+    ) -> None:
+        self.sae, self.latents = sae, _latents(sae, latent)
+        self.values = _numbers(value, self.latents, "values")
+
+    def amounts(self) -> tuple[Sequence[float], Sequence[float]]:
+        return self.values, [-1.0] * len(self.values)
+
+    @property
+    def key(self) -> Hashable:
+        return ("set", id(self.sae), self.latents, self.values)
+
+
+class ScaleLatent(_LatentEdit):
+    """Multiplies one latent, or several, by a factor each; 0 removes it, 1 changes nothing."""
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        latent: int | Sequence[int],
+        factor: float | Sequence[float],
+    ) -> None:
+        self.sae, self.latents = sae, _latents(sae, latent)
+        self.factors = _numbers(factor, self.latents, "factors")
+
+    def amounts(self) -> tuple[Sequence[float], Sequence[float]]:
+        return [0.0] * len(self.factors), [factor - 1 for factor in self.factors]
+
+    @property
+    def key(self) -> Hashable:
+        return ("scale", id(self.sae), self.latents, self.factors)
+
+
+class SetRandomLatent(_LatentEdit):
+    """The control of a `SetLatent`: the same amount, along the decoder of another latent.
+
+    At every position it adds exactly as much (in norm) as the original would. The other latent is
+    drawn from those of the most similar density, if densities are given, or from all.
+    """
+
+    def __init__(
+        self, of: SetLatent, seed: int, density: Float[Tensor, " s"] | None = None
+    ) -> None:
+        self.sae, self.latents, self.of, self.seed = of.sae, of.latents, of, seed
+        self.others = _others(of, seed, density)
+
+    def amounts(self) -> tuple[Sequence[float], Sequence[float]]:
+        return self.of.amounts()
+
+    def written(self) -> list[tuple[Tensor, Hashable]]:
+        found = []
+        for j, other in zip(self.latents, self.others, strict=True):
+            own, theirs = self.sae.W_dec[j].detach(), self.sae.W_dec[other].detach()
+            found.append((theirs / theirs.norm() * own.norm(), ("as", id(self.sae), j, other)))
+        return found
+
+    @property
+    def touches(self) -> frozenset[Hashable]:
+        return frozenset(f"latent {j} of {_name(self.sae)}" for j in self.others)
+
+    @property
+    def key(self) -> Hashable:
+        return ("random", self.of.key, self.others)
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructionOnly(Edit):
+    """Puts the SAE's reconstruction in the place of the activation and edits no latent: what
+    a patch would do by the error of the SAE alone if it did not keep it.
+    """
+
+    sae: SparseAutoencoder
+
+    @property
+    def width(self) -> int:
+        return self.sae.d_model
+
+    @property
+    def home(self) -> HookPoint | None:
+        return self.sae.hook_point
+
+    @property
+    def touches(self) -> frozenset[Hashable]:
+        return frozenset({WHOLE})
+
+    @property
+    def key(self) -> Hashable:
+        return ("reconstruction", id(self.sae))
+
+    def change(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        return self.sae(x.to(self.sae.W_dec.dtype)).to(x.dtype) - x
+
+
+def check_latent(sae: SparseAutoencoder, latent: int) -> None:
+    """Raises `InterventionError` unless the SAE has this latent."""
+    if not 0 <= latent < sae.d_sae:
+        raise InterventionError(
+            f"There is no latent {latent}: {_name(sae)} has latents 0 to {sae.d_sae - 1}."
+        )
+
+
+def _latents(sae: SparseAutoencoder, latent: int | Sequence[int]) -> tuple[int, ...]:
+    found = (latent,) if isinstance(latent, int) else tuple(int(j) for j in latent)
+    if not found:
+        raise InterventionError("No latent was given; name at least one.")
+    for j in found:
+        check_latent(sae, j)
+    if len(set(found)) < len(found):
+        raise InterventionError(f"A latent is named twice in {list(found)}.")
+    return found
+
+
+def _numbers(
+    given: float | Sequence[float], latents: tuple[int, ...], name: str
+) -> tuple[float, ...]:
+    found = (float(given),) * len(latents) if isinstance(given, int | float) else tuple(given)
+    if len(found) != len(latents):
+        raise InterventionError(
+            f"There are {len(latents)} latents and {len(found)} {name}; give one for each."
+        )
+    for number in found:
+        check_number(number, f"One of the {name}")
+    return tuple(float(number) for number in found)
+
+
+def _others(
+    of: SetLatent, seed: int, density: Float[Tensor, " s"] | None
+) -> tuple[int, ...]:
+    d_sae = of.sae.d_sae
+    if density is not None and density.shape != (d_sae,):
+        raise InterventionError(
+            f"density must have one number a latent, [{d_sae}]; got {tuple(density.shape)}."
+        )
+    taken = set(of.latents)
+    chosen: list[int] = []
+    for j in of.latents:
+        free = torch.tensor([k for k in range(d_sae) if k not in taken])
+        if len(free) == 0:
+            raise InterventionError(
+                f"{_name(of.sae)} has {d_sae} latents, too few for a random one beside "
+                f"{len(of.latents)} that are set."
+            )
+        candidates = free if density is None else _similar(free, density.double().cpu(), j)
+        draw = stream(seed, "random latent", j).integers(len(candidates))
+        chosen.append(int(candidates[draw]))
+        taken.add(chosen[-1])
+    return tuple(chosen)
+
+
+def _similar(
+    free: Int[Tensor, " some"], density: Float[Tensor, " s"], latent: int
+) -> Int[Tensor, " few"]:
+    # On a logarithmic scale, where dead latents (density 0) are far from all that live.
+    logs = density.clamp(min=1e-12).log()
+    distance = (logs[free] - logs[latent]).abs()
+    return free[distance.argsort(stable=True)[:N_CANDIDATES]]
+
+
+def _name(sae: SparseAutoencoder) -> str:
+    where = f" of {sae.hook_point}" if sae.hook_point is not None else ""
+    return f"the {sae.architecture} SAE{where}"
