@@ -87,6 +87,11 @@ class RowEdits:
         spans = self._all_spans(request, tuple(prompt))
         return min((start for found in spans for start, _ in found), default=FOREVER)
 
+    def first_block(self, request: int) -> int:
+        """The first block that must run again: all before it do as they do without edits."""
+        points = [point for point, _ in self._kinds[self._number(request)].placed]
+        return min(map(first_block, points), default=self._model.n_layers)
+
     def expected(
         self,
         request: int,
@@ -189,3 +194,8 @@ def _check(model: LanguageModel, placed: Sequence[tuple[HookPoint, Placed]]) -> 
                     f"{point}. Take the SAE of {point}, or edit {edit.home}."
                 )
         check_conflicts(edits, str(point))
+
+
+def first_block(point: HookPoint) -> int:
+    """The first block that an edit of `point` reaches, or that it is inside of."""
+    return point.layer + 1 if point.stream == "resid_post" else point.layer

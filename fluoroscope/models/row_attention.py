@@ -2,14 +2,15 @@
 
 Attention to a segment is one matrix product for all of its rows (as in Hydragen, Juravsky et
 al. 2024, arXiv:2402.05099), so a hundred tokens of prompt cost a thousand rows little more
-than one. The softmax runs over shared and own columns together, so nothing is approximated.
+than one. Attention to the own columns is joined with it by the sums of exponentials of both, so
+nothing is approximated.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
@@ -64,36 +65,58 @@ def attend(
     """Attention of new tokens to the segment of their row and to its own columns."""
     layout, layer = _current[-1], _layer_of(module)
     rows, heads, new, d_head = query.shape
-    kv, width, n_shared = key.shape[1], key.shape[2], layout.n_shared
+    kv = key.shape[1]
     scale = d_head**-0.5 if scaling is None else scaling
     # The queries of all heads that read one key head are one matrix.
     query = (query * scale).reshape(rows, kv, -1, d_head)
-    scores = query.new_empty(rows, kv, query.shape[2], n_shared + width)
-    scores[..., n_shared:] = query @ key.transpose(2, 3)
-    for group in layout.groups:
-        part = _products(query[group.rows], group.segment.parts[layer].keys.transpose(1, 2))
-        scores[group.rows, ..., : part.shape[-1]] = part
-    if softcap is not None:
-        scores.div_(softcap).tanh_().mul_(softcap)
-    seen = layout.seen_in(sliding_window)
-    if seen is not None:
-        scores.view(rows, -1, new, n_shared + width).masked_fill_(~seen, -torch.inf)
-    precision = torch.promote_types(query.dtype, torch.float32)
-    shares = scores.softmax(dim=-1, dtype=precision).to(query.dtype)
-    mixed = shares[..., n_shared:] @ value
-    for group in layout.groups:
-        segment = group.segment.parts[layer].values
-        mixed[group.rows] += _products(shares[group.rows, ..., : segment.shape[1]], segment)
-    return mixed.view(rows, heads, new, d_head).transpose(1, 2), None
+    own = _Part(query, key.transpose(2, 3), value, layout.own_seen(sliding_window), softcap)
+    mixed = own.mixed
+    for number, (segment, members) in enumerate(layout.groups):
+        # One product for all rows of a group: [kv, rows of the group * queries, d_head].
+        some = query[members].transpose(0, 1)
+        part = segment.parts[layer]
+        seen = layout.shared_seen(number, sliding_window)
+        shared = _Part(some.flatten(1, 2), part.keys.transpose(1, 2), part.values, seen, softcap)
+        theirs, reach = (
+            found.unflatten(1, some.shape[1:3]).transpose(0, 1)
+            for found in (shared.mixed, shared.reach())
+        )
+        weight = torch.sigmoid(reach - own.reach()[members]).to(theirs.dtype)
+        joined = torch.lerp(own.mixed[members], theirs, weight)
+        mixed = joined if isinstance(members, slice) else mixed.index_copy(0, members, joined)
+    return mixed.reshape(rows, heads, new, d_head).transpose(1, 2), None
 
 
-def _products(
-    rows: Float[Tensor, "some kv n inner"], matrix: Float[Tensor, "kv inner outer"]
-) -> Float[Tensor, "some kv n outer"]:
-    """`rows @ matrix`, with the rows of a head as one large factor instead of many small ones."""
-    some, kv, n, inner = rows.shape
-    product = rows.transpose(0, 1).reshape(kv, some * n, inner) @ matrix
-    return product.view(kv, some, n, -1).transpose(0, 1)
+class _Part:
+    """Attention to some columns alone: [rows, kv, queries, d_head], or [kv, queries, d_head]."""
+
+    def __init__(
+        self,
+        query: Float[Tensor, "*n queries d_head"],
+        key: Float[Tensor, "*n d_head columns"],
+        value: Float[Tensor, "*n columns d_head"],
+        seen: Bool[Tensor, "some 1 new columns"] | None,
+        softcap: float | None,
+    ) -> None:
+        scores = query @ key
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        if seen is not None:
+            # Finite, because a window may leave nothing of a segment: its weight is exactly 0.
+            hidden = torch.finfo(scores.dtype).min / 4
+            heads = 1 if scores.ndim == 4 else len(scores)
+            whole = scores.view(heads, len(seen), -1, *seen.shape[-2:])
+            scores = whole.masked_fill(~seen, hidden).view(scores.shape)
+        precision = torch.promote_types(scores.dtype, torch.float32)
+        self._scores = scores
+        self._shares = scores.softmax(dim=-1, dtype=precision)
+        self.mixed = self._shares.to(value.dtype) @ value
+
+    def reach(self) -> Float[Tensor, "*n queries 1"]:
+        """The logarithm of the sum of exponentials, by which parts are weighed."""
+        # The largest share is 1 / (that sum, relative to the largest score).
+        largest = self._shares.amax(dim=-1, keepdim=True).log()
+        return self._scores.amax(dim=-1, keepdim=True).to(largest.dtype) - largest
 
 
 def _layer_of(module: nn.Module) -> int:

@@ -63,15 +63,14 @@ class Layout:
 
     def __post_init__(self) -> None:
         self.n_shared = max((group.segment.n_tokens for group in self.groups), default=0)
-        self._seen: dict[int | None, Bool[Tensor, "rows 1 new all"] | None] = {}
+        self._seen: dict[tuple[str | int, int | None], Tensor | None] = {}
 
     def every_seen(self) -> Bool[Tensor, "rows 1 new all"]:
-        """The same as a mask that is always there."""
-        seen = self.seen_in(None)
-        if seen is not None:
-            return seen
-        shape = (*self.positions.shape, self.n_shared + self.width)
-        return torch.ones(shape, dtype=torch.bool, device=self.starts.device)[:, None]
+        """The mask of shared and own columns together, for attention that is the network's."""
+        columns = torch.arange(self.n_shared, device=self.starts.device)
+        shared = (columns < self.starts[:, None])[:, None]
+        own = torch.arange(self.width, device=self.starts.device) <= self.own[..., None]
+        return torch.cat([shared.expand(-1, own.shape[1], -1), own], dim=-1)[:, None]
 
     def gathered(self, layer: int, which: int, own: Tensor) -> Tensor:
         """Keys (0) or values (1) of a row's segment and its own as one, a copy for every row."""
@@ -82,31 +81,35 @@ class Layout:
             shared[group.rows, :, : part.shape[1]] = part
         return torch.cat([shared, own], dim=2)
 
-    def seen_in(self, window: int | None) -> Bool[Tensor, "rows 1 new all"] | None:
-        """Which shared and own columns each token sees, the last `window` positions at most;
-        None where that is all of them.
+    def own_seen(self, window: int | None) -> Bool[Tensor, "rows 1 new width"] | None:
+        """Which own columns each token sees: itself and those before it, `window` positions at
+        most. None where that is all of them.
         """
-        if window not in self._seen:
-            seen = torch.cat([self._shared_places(), self._own_places()], dim=-1)
+        key = ("own", window)
+        if key not in self._seen:
+            columns = torch.arange(self.width, device=self.starts.device)
+            seen = columns <= self.own[..., None]
             if window is not None:
-                seen &= self.positions[..., None] - self._column_positions() < window
-            self._seen[window] = None if bool(seen.all()) else seen[:, None]
-        return self._seen[window]
+                seen &= self.own[..., None] - columns < window
+            self._seen[key] = _unless_all(seen)
+        return self._seen[key]
 
-    def _shared_places(self) -> Bool[Tensor, "rows new shared"]:
-        columns = torch.arange(self.n_shared, device=self.starts.device)
-        inside = columns < self.starts[:, None]
-        return inside[:, None].expand(-1, self.positions.shape[1], -1)
+    def shared_seen(
+        self, group: int, window: int | None
+    ) -> Bool[Tensor, "some 1 new shared"] | None:
+        """Which columns of its segment each token of a group sees; None where all."""
+        if window is None:
+            return None
+        key = (group, window)
+        if key not in self._seen:
+            segment, rows = self.groups[group]
+            columns = torch.arange(segment.n_tokens, device=self.starts.device)
+            self._seen[key] = _unless_all(self.positions[rows][..., None] - columns < window)
+        return self._seen[key]
 
-    def _own_places(self) -> Bool[Tensor, "rows new width"]:
-        columns = torch.arange(self.width, device=self.starts.device)
-        return columns <= self.own[..., None]
 
-    def _column_positions(self) -> Int[Tensor, "rows 1 all"]:
-        device = self.starts.device
-        shared = torch.arange(self.n_shared, device=device).expand(len(self.starts), -1)
-        own = self.starts[:, None] + torch.arange(self.width, device=device)
-        return torch.cat([shared, own], dim=-1)[:, None]
+def _unless_all(seen: Bool[Tensor, "some new columns"]) -> Tensor | None:
+    return None if bool(seen.all()) else seen[:, None]
 
 
 class RowCache:

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fluoroscope.core.errors import InterventionError
+from fluoroscope.core.errors import InterventionError, MismatchError
 from fluoroscope.core.seeding import stream
 from fluoroscope.interventions.edits import WHOLE, Edit, Term, check_number
+from fluoroscope.interventions.term_block import TermBlock
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.sae.base import SparseAutoencoder
 from fluoroscope.sae.thresholded import ThresholdedSAE
@@ -182,6 +183,37 @@ class ReconstructionOnly(Edit):
 
     def change(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
         return self.sae(x.to(self.sae.W_dec.dtype)).to(x.dtype) - x
+
+
+def latent_block(
+    sae: SparseAutoencoder,
+    point: HookPoint,
+    latents: Int[Tensor, " edits"],
+    values: Float[Tensor, " edits"],
+) -> TermBlock:
+    """`SetLatent(sae, latents[i], values[i])` for every i, as tensors."""
+    if not isinstance(sae, ThresholdedSAE):
+        raise InterventionError(
+            f"In {_name(sae)} latents depend on each other, so they cannot be set by one product "
+            "each. Give a list of {point: SetLatent(...)} instead."
+        )
+    if sae.hook_point not in (None, point):
+        raise MismatchError(f"{_name(sae)} was to be used at {point}.")
+    for latent in latents.aminmax() if len(latents) else ():
+        check_latent(sae, int(latent))
+    if not bool(values.isfinite().all()):
+        raise InterventionError("Values of latents must be finite numbers.")
+    read, bias = sae.W_enc_T.detach()[latents], sae.b_enc.detach()[latents]
+    shift = (read.double() @ sae.b_dec.detach().double()).to(bias)
+    return TermBlock(
+        point=point,
+        read=read,
+        write=sae.W_dec.detach()[latents],
+        bias=bias - shift,
+        threshold=sae.threshold.detach()[latents],
+        alpha=values.to(bias),
+        beta=torch.full_like(bias, -1.0),
+    )
 
 
 def check_latent(sae: SparseAutoencoder, latent: int) -> None:

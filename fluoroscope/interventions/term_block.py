@@ -1,0 +1,93 @@
+"""Many one-term edits of one hook point as plain tensors: row i of a batch has edit i.
+
+What `RowEdits` does for edits of any kind, for the case that there are hundreds of thousands of
+one kind: nothing is done for each of them in Python.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fluoroscope.interventions.positions import LAST, Positions
+from fluoroscope.interventions.row_edits import first_block
+from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.models.hooking import Hook
+from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.models.passes import Pass
+
+
+@dataclass(frozen=True, eq=False)
+class TermBlock:
+    """`x + [alpha + beta * act(x . read + bias)] * write`, with a row of each for every edit;
+    act passes what exceeds the threshold.
+    """
+
+    point: HookPoint
+    read: Float[Tensor, "edits d_model"]
+    write: Float[Tensor, "edits d_model"]
+    bias: Float[Tensor, " edits"]
+    threshold: Float[Tensor, " edits"]
+    alpha: Float[Tensor, " edits"]
+    beta: Float[Tensor, " edits"]
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+
+class BlockEdits:
+    """The edits of a `TermBlock` as an `Intervention`: request i has edit i."""
+
+    def __init__(
+        self, model: LanguageModel, block: TermBlock, positions: Positions = LAST
+    ) -> None:
+        self._model, self._block, self._positions = model, block, positions
+        self._pass: Pass | None = None
+
+    @property
+    def hooks(self) -> Mapping[HookPoint, Hook]:
+        return {self._block.point: self._edit}
+
+    def key(self, request: int) -> Hashable:
+        return request
+
+    def first_position(self, request: int, prompt: Sequence[int]) -> int:
+        return self._spans(prompt)[0][0]
+
+    def first_block(self, request: int) -> int:
+        return first_block(self._block.point)
+
+    def expected(
+        self,
+        request: int,
+        prompt: Sequence[int],
+        n_positions: int,
+        deepest: HookPoint | None = None,
+    ) -> int:
+        if deepest is not None and deepest < self._block.point:
+            return 0
+        spans = self._spans(prompt)
+        return sum(max(0, min(stop, n_positions) - start) for start, stop in spans)
+
+    def begin(self, a_pass: Pass) -> None:
+        self._pass = a_pass
+
+    def _spans(self, prompt: Sequence[int]) -> Sequence[tuple[int, int]]:
+        return self._positions.spans(tuple(prompt), self._model.tokenizer)
+
+    def _edit(self, value: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        assert self._pass is not None
+        positions = self._pass.positions
+        mask = torch.zeros_like(positions, dtype=torch.bool)
+        # All rows of a screen have one prompt.
+        for start, stop in self._spans(self._pass.prompts[0]):
+            mask |= (positions >= start) & (positions < stop)
+        self._pass.fired.add_(mask.sum(dim=1))
+        block, rows = self._block, torch.tensor(self._pass.requests, device=value.device)
+        x = value.to(block.read.dtype)
+        pre = torch.einsum("rpd,rd->rp", x, block.read[rows]) + block.bias[rows, None]
+        active = torch.where(pre > block.threshold[rows, None], pre, 0)
+        amount = torch.where(mask, block.alpha[rows, None] + block.beta[rows, None] * active, 0)
+        return value + (amount[..., None] * block.write[rows, None]).to(value.dtype)
