@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fluoroscope.core.errors import NumericsError
 from fluoroscope.models.generation import Finish, Generation
 from fluoroscope.models.passes import Pass, check_count
 from fluoroscope.models.pooled import PooledCaptures, Rows, Seen
@@ -34,6 +35,14 @@ class NewRow(NamedTuple):
 
     seen: Seen
     """What was captured at the prompt's last token, a row a prompt."""
+
+
+class _Row(NamedTuple):
+    """A request that has a place; what its prompt left is copied there, and let go."""
+
+    request: int
+    prepared: Prepared
+    segment: Segment | None
 
 
 class _Done(NamedTuple):
@@ -63,7 +72,7 @@ class DecodeRows:
         device = self._model.device
         pooled.start(n_rows, device)
         self._cache = RowCache(n_rows, n_columns)
-        self._rows: list[NewRow] = []
+        self._rows: list[_Row] = []
         self._done: list[_Done] = []
         self._n_own = np.zeros(n_rows, dtype=np.int64)
         self._n_drawn = np.zeros(n_rows, dtype=np.int64)
@@ -87,7 +96,7 @@ class DecodeRows:
         """Gives each row a place, its prompt's columns, and its first token."""
         start, stop = self.n_active, self.n_active + len(new)
         self.n_active, self._groups = stop, None
-        self._rows += new
+        self._rows += [_Row(row.request, row.prepared, row.segment) for row in new]
         places = torch.arange(start, stop, device=self._own.device)
         self._n_own[start:stop] = [row.n_own for row in new]
         self._n_drawn[start:stop] = 0
@@ -154,6 +163,7 @@ class DecodeRows:
     def _draw(self, rows: Rows, logits: Float[Tensor, "some vocab"], seen: Seen) -> None:
         at = self._at[rows]
         places = torch.arange(self.n_active, device=at.device)[rows]
+        self._check_numbers(logits, places)
         tokens = self._sampling.choose(logits, self._luck[places, at])
         self._drawn[places, at] = tokens
         if self._logprobs is not None:
@@ -164,6 +174,16 @@ class DecodeRows:
         self._pooled.add(rows, seen, ~is_stop)
         may_complete = self._stops.may_complete[self._rules[rows], tokens]
         self._find_done(places.cpu().numpy(), is_stop.cpu().numpy(), may_complete.cpu().numpy())
+
+    def _check_numbers(self, logits: Float[Tensor, "some vocab"], places: Tensor) -> None:
+        is_number = logits.amax(dim=-1).isfinite()
+        if not bool(is_number.all()):
+            place = int(places[~is_number][0])
+            raise NumericsError(
+                f"The logits of request {self._rows[place].request} are NaN or infinite at token "
+                f"{int(self._n_drawn[place])} of its text: nothing can be drawn from them. An edit "
+                f"may be too large, or {self._model.dtype} too small for this model."
+            )
 
     def _find_done(
         self, places: np.ndarray, is_stop: np.ndarray, may_complete: np.ndarray

@@ -1,7 +1,7 @@
 """The loop behind `generate`: reads prompts, decodes rows, and refills places that fall free."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -70,7 +70,7 @@ class Decoding:
         self._segments: dict[Tokens, Segment] = {}
 
     @torch.no_grad()
-    def run(self) -> Iterator[Generation]:
+    def run(self) -> Generator[Generation, None, None]:
         """Texts as they are done."""
         with self._reader.open(), self._model.hooked(self._pooled.hooks):
             while self._cells or self._waiting or self._rows.n_active:
@@ -109,9 +109,7 @@ class Decoding:
             self._rows.admit([self._new_row(read, request) for read, request in taken])
 
     def _new_row(self, read: _Read, request: int) -> NewRow:
-        return NewRow(
-            request, self._prepared[request], *read[1:]
-        )
+        return NewRow(request, self._prepared[request], *read[1:])
 
     def _read_cells(self, n_rows: int) -> None:
         """Reads the prompts of the next cells, enough for `n_rows` rows and for one pass."""

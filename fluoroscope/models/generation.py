@@ -10,6 +10,7 @@ a row that was not edited at every position where it should have been is an erro
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -112,6 +113,8 @@ def generate(
     from fluoroscope.models.decoding import Decoding
     from fluoroscope.models.requests import prepare
 
+    if isinstance(requests, str):
+        raise ModelError(f"generate takes a list of requests, got one text; write [{requests!r}].")
     if max_rows < 1:
         raise ModelError(f"max_rows must be 1 or more, got {max_rows}.")
     given = [Request(prompt=one) if isinstance(one, str) else one for one in requests]
@@ -120,9 +123,11 @@ def generate(
     prepared = prepare(model, given)
     decoding = Decoding(model, prepared, sampling or Sampling(), max_rows, logprobs, captures or {})
     found: list[Generation | None] = [None] * len(given)
-    for generation in decoding.run():
-        found[generation.request] = generation
-        if on_finish is not None:
-            on_finish(generation)
+    # Closed at once, not when it is collected: the network gets its own attention back.
+    with closing(decoding.run()) as generations:
+        for generation in generations:
+            found[generation.request] = generation
+            if on_finish is not None:
+                on_finish(generation)
     assert all(one is not None for one in found)
     return [one for one in found if one is not None]

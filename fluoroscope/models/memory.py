@@ -1,7 +1,6 @@
 """How many rows of keys and values fit into the memory that is free."""
 
-import os
-
+import psutil
 import torch
 
 from fluoroscope.models.language_model import LanguageModel
@@ -13,8 +12,10 @@ _SHARE = 0.25
 def free_bytes(device: torch.device) -> int:
     """Memory that can be had on a device at this moment."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        # What torch holds on to between two generations is free as well.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return psutil.virtual_memory().available
 
 
 def row_bytes(model: LanguageModel, n_columns: int) -> int:

@@ -82,7 +82,8 @@ class PooledCaptures:
         for name in names:
             read = self._captures[name].read
             # The last column is every row's newest token, whatever the padding before it.
-            newest = value[:, -1]
+            # A copy, which does not hold on to the whole pass.
+            newest = value[:, -1].clone()
             self._seen[name] = newest if read is None else read(newest)
 
     def _buffer(self, name: str, like: Tensor) -> Tensor:

@@ -28,14 +28,17 @@ def prepare(model: LanguageModel, requests: Sequence[Request]) -> list[Prepared]
     tokens: dict[str | tuple[int, ...], tuple[int, ...]] = {}
     prepared = []
     for number, request in enumerate(requests):
-        if request.prompt not in tokens:
-            tokens[request.prompt] = prompt_tokens(model, request.prompt)
+        given = request.prompt if isinstance(request.prompt, str) else tuple(request.prompt)
+        if given not in tokens:
+            tokens[given] = prompt_tokens(model, given)
         _check_stops(model, request)
-        prompt = tokens[request.prompt]
+        prompt = tokens[given]
         # The last token that is drawn needs no position of its own.
         room = model.context_length - len(prompt) + 1
         if request.max_tokens < 1:
-            raise ModelError(f"max_tokens of request {number} must be 1 or more.")
+            raise ModelError(
+                f"max_tokens of request {number} must be 1 or more, got {request.max_tokens}."
+            )
         stops = default_stops if request.stop_tokens is None else request.stop_tokens
         prepared.append(
             Prepared(
@@ -43,7 +46,7 @@ def prepare(model: LanguageModel, requests: Sequence[Request]) -> list[Prepared]
                 seed=request.seed,
                 limit=min(request.max_tokens, room),
                 is_cut_by_context=room < request.max_tokens,
-                rule=StopRule(request.stop, tuple(stops)),
+                rule=StopRule(tuple(request.stop), tuple(stops)),
             )
         )
     return prepared
@@ -58,7 +61,7 @@ def prompt_tokens(model: LanguageModel, prompt: str | Sequence[int]) -> tuple[in
         )
     tokens = model.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
     found = tuple(int(token) for token in tokens)
-    shown = repr(prompt if len(prompt) <= 60 else prompt[:57] + ("..." if isinstance(prompt, str) else ()))
+    shown = repr(prompt) if len(prompt) <= 60 else f"{repr(prompt[:57])[:-1]}..."
     if not found:
         raise ModelError(f"The tokenizer of {model.name} makes no token of the prompt {shown}.")
     if len(found) > model.context_length:
@@ -76,18 +79,24 @@ def prompt_tokens(model: LanguageModel, prompt: str | Sequence[int]) -> tuple[in
 
 
 def _check_stops(model: LanguageModel, request: Request) -> None:
-    if "" in request.stop:
-        raise ModelError("A stop string is empty: every text would end before it begins.")
+    if isinstance(request.stop, str):
+        raise ModelError(f"stop is a tuple of strings, got {request.stop!r}; write ({request.stop!r},).")
     wrong = [t for t in request.stop_tokens or () if not 0 <= t < model.vocab_size]
     if wrong:
         raise ModelError(
             f"The stop token {wrong[0]} does not exist: {model.name} has tokens 0 to "
             f"{model.vocab_size - 1}."
         )
-    if request.may_echo or not isinstance(request.prompt, str):
-        return
-    for string in request.stop:
-        if request.prompt.startswith(string):
+    prompt = request.prompt if isinstance(request.prompt, str) else ""
+    check_stop_strings(prompt, request.stop, request.may_echo)
+
+
+def check_stop_strings(prompt: str, stop: Sequence[str], may_echo: bool) -> None:
+    """Raises `ModelError` for an empty stop string, or one that the prompt begins with."""
+    if "" in stop:
+        raise ModelError("A stop string is empty: every text would end before it begins.")
+    for string in stop:
+        if prompt.startswith(string) and not may_echo:
             raise ModelError(
                 f"The stop string {string!r} is what the prompt begins with. Stop strings are "
                 "looked for in generated text alone, so the prompt itself does not end it; a "

@@ -8,6 +8,7 @@ nothing is approximated.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,8 +19,8 @@ from fluoroscope.models.row_cache import Layout, RowCache
 
 _NAME = "fluoroscope_rows"
 
-# Attention is called by the network and cannot be handed anything.
-_current: list[Layout] = []
+# Attention is called by the network and cannot be handed anything; every thread has its own.
+_current: ContextVar[Layout] = ContextVar("layout")
 
 
 @contextmanager
@@ -30,11 +31,11 @@ def following(cache: RowCache, layout: Layout, is_gathered: bool) -> Iterator[No
     keys in one piece.
     """
     cache.layout, cache.is_gathered = layout, is_gathered
-    _current.append(layout)
+    before = _current.set(layout)
     try:
         yield
     finally:
-        _current.pop()
+        _current.reset(before)
         cache.layout = None
 
 
@@ -63,7 +64,7 @@ def attend(
     **_: object,
 ) -> tuple[Float[Tensor, "rows new heads d_head"], None]:
     """Attention of new tokens to the segment of their row and to its own columns."""
-    layout, layer = _current[-1], _layer_of(module)
+    layout, layer = _current.get(), _layer_of(module)
     rows, heads, new, d_head = query.shape
     kv = key.shape[1]
     scale = d_head**-0.5 if scaling is None else scaling

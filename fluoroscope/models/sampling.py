@@ -7,28 +7,18 @@ with one seed are under common random numbers.
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fluoroscope.core.config import Config
 from fluoroscope.core.seeding import stream
+from fluoroscope.models.sampling_config import SamplingConfig
 
 _FEW = 1024
 """Tokens among which a nucleus is looked for before the whole vocabulary is sorted."""
 
 
-class Sampling(Config):
+class Sampling(SamplingConfig):
     """How the next token is drawn; the default is the model's own distribution."""
-
-    temperature: NonNegativeFloat = 1.0
-    """Logits are divided by it; 0 takes the likeliest token."""
-
-    top_k: PositiveInt | None = None
-    """Only the k likeliest tokens."""
-
-    top_p: float | None = Field(None, gt=0, le=1)
-    """Only the likeliest tokens that together reach this probability (Holtzman et al. 2020)."""
 
     def probabilities(self, logits: Float[Tensor, "*n vocab"]) -> Float[Tensor, "*n vocab"]:
         """The distribution that is sampled, in float64."""
@@ -36,10 +26,12 @@ class Sampling(Config):
         if self.temperature == 0:
             best = torch.zeros_like(logits)
             return best.scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-        logits = logits / self.temperature
+        # Relative to the largest, so that no temperature is too small to divide by.
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
-            values, kept = logits.topk(self.top_k, dim=-1)
-            logits = torch.full_like(logits, -torch.inf).scatter_(-1, kept, values)
+            best = logits.topk(self.top_k, dim=-1).values
+            n_kept = torch.full_like(best[..., :1], self.top_k, dtype=torch.int64)
+            logits = logits.masked_fill(~_largest(logits, best, n_kept), -torch.inf)
         shares = logits.softmax(dim=-1)
         if self.top_p is None or self.top_p == 1:
             return shares
@@ -65,10 +57,26 @@ def row_luck(seed: int, n_tokens: int) -> np.ndarray:
 
 def _nucleus(shares: Float[Tensor, "*n vocab"], top_p: float) -> Float[Tensor, "*n vocab"]:
     n_few = min(_FEW, shares.shape[-1])
-    best, where = shares.topk(n_few, dim=-1)
+    best = shares.topk(n_few, dim=-1).values
     if n_few < shares.shape[-1] and bool((best.sum(dim=-1) < top_p).any()):
-        best, where = shares.sort(dim=-1, descending=True)
+        best = shares.sort(dim=-1, descending=True).values
     # A token is in while those before it have not reached top_p; the likeliest always is.
-    kept = best * (best.cumsum(dim=-1) - best < top_p)
-    inside = torch.zeros_like(shares).scatter_(-1, where, kept)
+    n_kept = (best.cumsum(dim=-1) - best < top_p).sum(dim=-1, keepdim=True).clamp(min=1)
+    inside = shares * _largest(shares, best, n_kept)
     return inside / inside.sum(dim=-1, keepdim=True)
+
+
+def _largest(
+    values: Float[Tensor, "*n vocab"],
+    best: Float[Tensor, "*n few"],
+    n_kept: Int[Tensor, "*n 1"],
+) -> Bool[Tensor, "*n vocab"]:
+    """Where the largest values are, given how many of them, and the sorted `best`.
+
+    Logits in half precision are often equal; which of them sorting puts first may depend on
+    batch mates, the order of tokens does not.
+    """
+    smallest = best.gather(-1, n_kept - 1)
+    above, equal = values > smallest, values == smallest
+    n_equal = n_kept - above.sum(dim=-1, keepdim=True)
+    return above | (equal & (equal.cumsum(dim=-1) <= n_equal))

@@ -69,8 +69,8 @@ class _LatentEdit(Edit):
                     write_key=key,
                     read=read,
                     read_key=(id(self.sae), j),
-                    bias=float(self.sae.b_enc[j]) - float(shift),
-                    threshold=float(self.sae.threshold[j]),
+                    bias=float(self.sae.b_enc.detach()[j]) - float(shift),
+                    threshold=float(self.sae.threshold.detach()[j]),
                     alpha=alpha,
                     beta=beta,
                 )
@@ -128,8 +128,8 @@ class ScaleLatent(_LatentEdit):
 class SetRandomLatent(_LatentEdit):
     """The control of a `SetLatent`: the same amount, along the decoder of another latent.
 
-    At every position it adds exactly as much (in norm) as the original would. The other latent is
-    drawn from those of the most similar density, if densities are given, or from all.
+    At every position each latent's share has exactly the norm that it has in the original. The
+    other latent is drawn from those of the most similar density, if densities are given, or from all.
     """
 
     def __init__(

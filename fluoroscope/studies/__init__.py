@@ -13,6 +13,7 @@ STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
     {
         "dictionary": "fluoroscope.studies.dictionary.study:DictionaryStudy",
         "organism": "fluoroscope.studies.organism.study:OrganismStudy",
+        "patch": "fluoroscope.studies.patch.study:PatchStudy",
     },
 )
 SPECS: "Registry[type[Config]]" = Registry(
@@ -20,5 +21,6 @@ SPECS: "Registry[type[Config]]" = Registry(
     {
         "dictionary": "fluoroscope.studies.dictionary.spec:DictionarySpec",
         "organism": "fluoroscope.studies.organism.spec:OrganismSpec",
+        "patch": "fluoroscope.studies.patch.spec:PatchSpec",
     },
 )

@@ -22,7 +22,7 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.sae.architectures import SAES
 from fluoroscope.sae.base import SparseAutoencoder
 
-_WEIGHTS, _CONFIG, _SIDECAR = "sae_weights.safetensors", "cfg.json", "fluoroscope.json"
+_WEIGHTS, _CONFIG, SIDECAR = "sae_weights.safetensors", "cfg.json", "fluoroscope.json"
 
 # The oldest SAELens whose reader takes exactly these fields.
 _SAELENS_VERSION = "6.0.0"
@@ -61,7 +61,7 @@ def save_sae(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _SIDECAR).unlink(missing_ok=True)
+    (folder / SIDECAR).unlink(missing_ok=True)
     weights = dict(sae.state_dict())
     weights["W_enc"] = weights.pop("W_enc_T").T
     if dtype is not None:
@@ -75,7 +75,7 @@ def save_sae(
         "provenance": dict(provenance or {}),
         "weights_sha256": sha256_file(folder / _WEIGHTS),
     }
-    write_json(folder / _SIDECAR, sidecar)
+    write_json(folder / SIDECAR, sidecar)
 
 
 def load_sae(
@@ -87,12 +87,12 @@ def load_sae(
     `{"model": model.identity.as_json()}`; a difference raises `MismatchError` naming both sides.
     """
     folder = Path(folder)
-    if not (folder / _SIDECAR).exists():
+    if not (folder / SIDECAR).exists():
         raise UserError(
-            f"{folder} holds no Fluoroscope SAE ({_SIDECAR} is missing). "
+            f"{folder} holds no Fluoroscope SAE ({SIDECAR} is missing). "
             "An SAE folder is one that save_sae or `fluoro run dictionary` wrote."
         )
-    sidecar = read_json(folder / _SIDECAR)
+    sidecar = read_json(folder / SIDECAR)
     _check_expected(folder, sidecar, expect or {})
     check_file(folder / _WEIGHTS, sidecar["weights_sha256"])
     kind = SAES.load(sidecar["architecture"])
@@ -112,7 +112,7 @@ def load_sae(
 
 def sidecar_of(folder: Path | str) -> dict[str, Any]:
     """What the sidecar says, without loading weights."""
-    return read_json(Path(folder) / _SIDECAR)
+    return read_json(Path(folder) / SIDECAR)
 
 
 def _check_expected(folder: Path, sidecar: Mapping[str, Any], expect: Provenance) -> None:

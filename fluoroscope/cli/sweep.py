@@ -1,0 +1,48 @@
+"""`fluoro sweep`: grids of patches, and what their texts say."""
+
+from typing import Annotated
+
+import typer
+
+from fluoroscope.cli import studies
+from fluoroscope.cli.common import RunName, print_rows
+
+app = typer.Typer(no_args_is_help=True, help="Patch many latents, and read what the model wrote.")
+
+_PASSED_ON = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+}
+
+
+@app.command(context_settings=_PASSED_ON)
+def patch(context: typer.Context) -> None:
+    """Set each of many latents to each of some values: the same as `fluoro run patch`."""
+    run = typer.main.get_command(studies.app)
+    run.main(["run", "patch", *context.args], prog_name="fluoro", standalone_mode=False)
+
+
+@app.command()
+def effects(
+    run_name: RunName,
+    outcome: Annotated[
+        list[str] | None, typer.Option(help="NAME=REGEX, looked for in each text; repeatable.")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print all rows as csv.")] = False,
+) -> None:
+    """Read the texts of a sweep again, with other outcomes; no model is needed."""
+    from fluoroscope.core.errors import ConfigError
+    from fluoroscope.features.effects import effects as find_effects
+    from fluoroscope.runs.ledger import find_run
+    from fluoroscope.runs.run import Run
+    from fluoroscope.steps.sweep import read_cells
+
+    outcomes = {}
+    for given in outcome or []:
+        name, equals, pattern = given.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--outcome is written NAME=REGEX, got {given!r}.")
+        outcomes[name] = pattern
+    run = Run.open(find_run(run_name), "cpu")
+    print_rows(find_effects(read_cells(run), outcomes), csv)

@@ -1,0 +1,181 @@
+"""A grid of edits x prompts x trials -> the texts (`sweep/`).
+
+sweep/shards/<prompt>-<part>/cells.parquet   the texts of some cells of one prompt
+sweep/cells.parquet                          all of them
+
+A shard is some cells of one prompt with all of their trials: its texts are decoded together, the
+prompt is read once for all of them, and each cell's last position once for all of its trials.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from fluoroscope.core.seeding import derive_seed
+from fluoroscope.core.sink import Sink
+from fluoroscope.core.storage import write_parquet
+from fluoroscope.interventions.positions import Positions
+from fluoroscope.interventions.row_edits import EditSet, row_edits
+from fluoroscope.models.generation import Generation, Request, generate
+from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.models.sampling import Sampling
+from fluoroscope.models.shape import ModelShape
+from fluoroscope.runs.run import Run
+from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
+from fluoroscope.sae.base import SparseAutoencoder
+from fluoroscope.sae.formats.native import load_sae
+from fluoroscope.sae.latent_edits import (
+    ReconstructionOnly,
+    ScaleLatent,
+    SetLatent,
+    SetRandomLatent,
+)
+from fluoroscope.steps.models import ModelConfig, load_model
+from fluoroscope.steps.sweep_config import Cell, SweepConfig
+from fluoroscope.steps.sweep_cost import sweep_cost
+
+SWEEP = "sweep"
+CELLS = "cells.parquet"
+SCHEMA = {
+    "prompt": pl.String,
+    "cell": pl.Int64,
+    "kind": pl.String,
+    "condition": pl.String,
+    "hook_point": pl.String,
+    "latent": pl.Int64,
+    "value": pl.Float64,
+    "trial": pl.Int64,
+    "seed": pl.Int64,
+    "text": pl.String,
+    "finish": pl.String,
+    "n_tokens": pl.Int64,
+    "n_edits": pl.Int64,
+}
+
+
+class SweepStep(MapStep):
+    """One shard for some cells of a prompt."""
+
+    name = SWEEP
+
+    def __init__(self, model: ModelConfig, shape: ModelShape, sweep: SweepConfig) -> None:
+        self.model, self.shape, self.sweep = model, shape, sweep
+        self._cells = sweep.cells()
+
+    def cost(self) -> Cost:
+        return sweep_cost(self.model, self.shape, self.sweep, len(self.parts()))
+
+    def shards(self, run: Run) -> Sequence[Shard]:
+        width = len(str(len(self.sweep.prompts) - 1))
+        return [
+            Shard(f"{prompt:0{width}d}-{start:06d}", {"prompt": prompt, "from": start, "to": stop})
+            for prompt in range(len(self.sweep.prompts))
+            for start, stop in self.parts()
+        ]
+
+    def parts(self) -> list[tuple[int, int]]:
+        """Ranges of cells whose texts fill a tile."""
+        n, size = len(self._cells), max(1, self.sweep.tile // self.sweep.trials)
+        return [(start, min(start + size, n)) for start in range(0, n, size)]
+
+    def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
+        model = load_model(run, self.model, context.device)
+        saes = self._saes(run, model, context.device)
+        cells = self._cells[shard.params["from"] : shard.params["to"]]
+        prompt = self.sweep.prompts[shard.params["prompt"]]
+        pairs = [(cell, trial) for cell in cells for trial in range(self.sweep.trials)]
+        requests = [self._request(prompt.id, prompt.text, trial) for _, trial in pairs]
+        edits = {cell.number: self._edits(cell, saes) for cell in cells}
+        done = 0
+
+        def count(_: Generation) -> None:
+            nonlocal done
+            done += 1
+            context.sink.progress(done, len(requests), "texts")
+
+        positions = Positions.parse(self.sweep.positions)
+        with row_edits(model, [edits[cell.number] for cell, _ in pairs], positions):
+            found = generate(
+                model,
+                requests,
+                sampling=Sampling(**self.sweep.sampling.model_dump()),
+                max_rows=self.sweep.tile,
+                on_finish=count,
+            )
+        rows = [
+            _row(prompt.id, cell, trial, request.seed, one)
+            for (cell, trial), request, one in zip(pairs, requests, found, strict=True)
+        ]
+        frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        write_parquet(context.folder / CELLS, frame)
+
+    def merge(self, run: Run, folder: Path, sink: Sink) -> None:
+        files = [folder / "shards" / shard.key / CELLS for shard in self.shards(run)]
+        frame = pl.concat([pl.read_parquet(file) for file in files])
+        write_parquet(folder / CELLS, frame)
+
+    def _saes(
+        self, run: Run, model: LanguageModel, device: str
+    ) -> dict[str, SparseAutoencoder]:
+        def load() -> dict[str, SparseAutoencoder]:
+            known = {"model": model.identity.to_json()}
+            return {
+                sae.hook_point: load_sae(
+                    sae.folder,
+                    device=device,
+                    expect={**known, "hook_point": sae.hook_point},
+                ).requires_grad_(False)
+                for sae in self.sweep.saes
+            }
+
+        return run.cached((SWEEP, "saes", device), load)
+
+    def _request(self, prompt_id: str, text: str, trial: int) -> Request:
+        return Request(
+            prompt=text,
+            # The same luck in every cell of a prompt, whatever is edited.
+            seed=derive_seed(self.sweep.seed, "sweep", prompt_id, trial),
+            max_tokens=self.sweep.max_tokens,
+            stop=tuple(self.sweep.stop),
+            may_echo=self.sweep.may_echo,
+        )
+
+    def _edits(self, cell: Cell, saes: dict[str, SparseAutoencoder]) -> EditSet:
+        if cell.hook_point is None:
+            return {}
+        point, sae = HookPoint(cell.hook_point), saes[cell.hook_point]
+        if cell.latent is None or cell.value is None:
+            return {point: ReconstructionOnly(sae)}
+        match cell.kind:
+            case "set":
+                return {point: SetLatent(sae, cell.latent, cell.value)}
+            case "scale":
+                return {point: ScaleLatent(sae, cell.latent, cell.value)}
+            case _:
+                original = SetLatent(sae, cell.latent, cell.value)
+                return {point: SetRandomLatent(original, self.sweep.seed)}
+
+
+def read_cells(run: Run) -> pl.DataFrame:
+    """All texts of a sweep, in the order of prompts, cells and trials."""
+    return pl.read_parquet(run.step_folder(SWEEP) / CELLS)
+
+
+def _row(prompt: str, cell: Cell, trial: int, seed: int, one: Generation) -> tuple[object, ...]:
+    return (
+        prompt,
+        cell.number,
+        cell.kind,
+        cell.condition,
+        cell.hook_point,
+        cell.latent,
+        cell.value,
+        trial,
+        seed,
+        one.text,
+        one.finish,
+        len(one.tokens),
+        one.n_edits,
+    )

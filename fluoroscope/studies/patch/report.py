@@ -1,0 +1,158 @@
+"""The report of a sweep: what edits did to the texts, beside what the controls did."""
+
+import numpy as np
+import polars as pl
+
+from fluoroscope.core.intervals import mean_interval
+from fluoroscope.core.storage import write_parquet
+from fluoroscope.features.effects import CHANGED, baseline_shares, effects
+from fluoroscope.plots.chart import Axis, Chart, Line, Reference
+from fluoroscope.runs.report import Report
+from fluoroscope.runs.run import Run
+from fluoroscope.steps.sweep import read_cells
+from fluoroscope.studies.patch.config import PatchConfig
+
+_SHOWN_EDITS, _SHOWN_TEXTS = 50, 6
+_KINDS = ("set", "scale", "random latent", "reconstruction")
+
+
+def write_report(run: Run, config: PatchConfig) -> None:
+    cells = read_cells(run)
+    found = effects(cells, config.outcomes)
+    sweep = config.sweep
+    report = Report(
+        f"Patches of {config.model.name.rstrip('/').rpartition('/')[2]}",
+        f"{sum(len(sae.latents) for sae in sweep.saes):,} latents of "
+        f"{len(sweep.saes)} SAEs, at {sweep.positions}",
+        facts={
+            "texts": len(cells),
+            "cells": cells.select("prompt", "cell").n_unique(),
+            "prompts": len(sweep.prompts),
+            "trials a cell": sweep.trials,
+        },
+    )
+    _add_kinds(report, found, config)
+    _add_doses(report, found)
+    _add_edits(report, found, config)
+    if config.outcomes:
+        report.section("Without edits")
+        shares = baseline_shares(cells, config.outcomes)
+        report.table("baseline", shares, "Shares of outcomes in the texts without edits.")
+    _add_texts(report, cells, found)
+    # All of them are too many for a page, and what a program reads.
+    write_parquet(run.folder / "tables" / "effects.parquet", found)
+    report.write(run.folder)
+
+
+def _add_kinds(report: Report, found: pl.DataFrame, config: PatchConfig) -> None:
+    report.section("Edits and controls")
+    report.text(
+        "Every text is set beside the one that the same prompt and the same random numbers gave "
+        "without an edit; **changed** is the share that differ from it in any letter. "
+        "**reconstruction** puts the SAE's reconstruction in the place of the activation and edits "
+        "nothing; **random latent** adds exactly as much as the edit of a latent does, along the "
+        "decoder of another. An effect of latents is what goes beyond these. Intervals (95 %) are "
+        "over edits."
+    )
+    rows = []
+    for (kind, condition, outcome), part in found.group_by(
+        "kind", "condition", "outcome", maintain_order=True
+    ):
+        size = part["difference"].abs().to_numpy()
+        rows.append((kind, condition, outcome, part.height, *mean_interval(size)))
+    schema = ["kind", "condition", "outcome", "edits", "mean effect", "low", "high"]
+    frame = pl.DataFrame(rows, schema=schema, orient="row").sort(
+        pl.col("outcome"), pl.col("kind").replace_strict({k: i for i, k in enumerate(_KINDS)})
+    )
+    report.table("kinds", frame, "The mean size of the difference from the baseline.")
+
+
+def _add_doses(report: Report, found: pl.DataFrame) -> None:
+    report.section("Dose and response")
+    panels: dict[str, list[Line]] = {}
+    for outcome in found["outcome"].unique(maintain_order=True):
+        lines = []
+        for kind in ("set", "random latent", "scale"):
+            part = found.filter((pl.col("kind") == kind) & (pl.col("outcome") == outcome))
+            line = _dose_line(kind, part)
+            if line is not None:
+                lines.append(line)
+        if lines:
+            panels[outcome] = lines
+    if not panels:
+        return
+    nothing = [Reference(0.0)]
+    chart = Chart.grid(panels, x="value", y="difference from the baseline", references=nothing)
+    report.figure(
+        "doses", chart, "The mean over latents; bands hold the middle 80 % of latents."
+    )
+
+
+def _dose_line(kind: str, part: pl.DataFrame) -> Line | None:
+    doses = sorted(part["value"].drop_nulls().unique().to_list())
+    # Values that each latent has of its own are no common axis.
+    if not 2 <= len(doses) <= 100:
+        return None
+    groups = [part.filter(pl.col("value") == dose)["difference"].to_numpy() for dose in doses]
+    return Line(
+        kind,
+        doses,
+        [float(group.mean()) for group in groups],
+        [float(np.quantile(group, 0.1)) for group in groups],
+        [float(np.quantile(group, 0.9)) for group in groups],
+        markers=True,
+    )
+
+
+def _add_edits(report: Report, found: pl.DataFrame, config: PatchConfig) -> None:
+    report.section("Edits")
+    of_latents = found.filter(pl.col("kind").is_in(["set", "scale"]))
+    n_tests = int(found["p"].is_not_nan().sum())
+    report.text(
+        f"The {_SHOWN_EDITS} edits with the largest differences of each outcome, the strongest "
+        "picked from many: their size is too large by that choice. "
+        + (
+            f"q is p after Benjamini-Hochberg over all {n_tests:,} tests of this sweep. "
+            if n_tests
+            else "No outcome was named (`outcomes.NAME=REGEX`), so nothing is tested. "
+        )
+        + f"Intervals are over {found['unit'][0] if found.height else 'text'}s: effects hold "
+        + (
+            "for prompts like these."
+            if found.height and found["unit"][0] == "prompt"
+            else f"for these {len(config.sweep.prompts)} prompts; give ten or more to tell others."
+        )
+    )
+    strongest = pl.concat(
+        [
+            of_latents.filter(pl.col("outcome") == outcome)
+            .sort(pl.col("difference").abs(), descending=True, maintain_order=True)
+            .head(_SHOWN_EDITS)
+            for outcome in found["outcome"].unique(maintain_order=True)
+        ]
+    )
+    report.table("strongest", strongest.drop("cell"), "The strongest edits.")
+
+
+def _add_texts(report: Report, cells: pl.DataFrame, found: pl.DataFrame) -> None:
+    report.section("Texts")
+    outcome = found["outcome"][0] if found.height else CHANGED
+    order = (
+        found.filter((pl.col("outcome") == outcome) & pl.col("kind").is_in(["set", "scale"]))
+        .sort(pl.col("difference").abs(), descending=True, maintain_order=True)
+        .head(_SHOWN_TEXTS)["cell"]
+        .to_list()
+    )
+    without = cells.filter((pl.col("cell") == 0) & (pl.col("trial") == 0))
+    baseline = dict(zip(without["prompt"], without["text"], strict=True))
+    rows = []
+    for cell in order:
+        part = cells.filter((pl.col("cell") == cell) & (pl.col("trial") == 0)).row(0, named=True)
+        edit = f"{part['hook_point']} latent {part['latent']}, {part['condition']}"
+        rows.append((edit, part["prompt"], baseline[part["prompt"]], part["text"]))
+    report.text(
+        "The first trial of the first prompt under the strongest edits, beside the same without "
+        "one. All texts are in `sweep/cells.parquet`."
+    )
+    schema = ["edit", "prompt", "without", "with"]
+    report.table("texts", pl.DataFrame(rows, schema=schema, orient="row"))
