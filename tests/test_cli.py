@@ -1,5 +1,6 @@
 """The command line: instant help, plain errors, and runs that can be left alone."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from fluoroscope import __version__
+from fluoroscope.models.hub import SHIPPED
 from fluoroscope.runs.how import How
 from fluoroscope.runs.settings_help import list_settings, type_text
 from fluoroscope.studies import SPECS, STUDIES
 from fluoroscope.studies.settings import preset_files, study_spec
 
+SHIPPED_SAE = SHIPPED["organism"] / "saes" / "batch_topk" / "3.resid_post"
+REVIEW = "Review: the room was great, the view was great, and the wine was great.\nVerdict:"
+BY_SENTIMENT = ["steer", "organism", "--vector", "organism:sentiment", "--prompt", REVIEW]
 TOY = Path(__file__).parent / "runs" / "toy_cli.py"
 
 
@@ -31,7 +36,24 @@ def fluoro(
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "dictionary", "--help"]])
+@pytest.fixture
+def fluoro_here(monkeypatch, capsys):
+    """The command line in this process, which has torch already: exit code, output, errors."""
+    from fluoroscope.cli import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fluoro", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return (end.value.code, *capsys.readouterr())
+
+    return run
+
+
+HELP = [["--help"], ["run", "dictionary", "--help"], ["steer", "--help"]]
+
+
+@pytest.mark.parametrize("arguments", HELP)
 def test_help_needs_neither_torch_nor_transformers(arguments: list[str]) -> None:
     program = (
         "import sys\nfrom fluoroscope.cli import main\n"
@@ -205,3 +227,170 @@ def test_the_ceiling_as_csv_has_a_row_for_each_direction() -> None:
     assert header.startswith("variable,direction,layer,match,")
     # Planted once, probed and random in every layer, for four variables.
     assert len(rows) == 4 * (1 + 6 + 6)
+
+
+def test_steering_shows_both_texts_side_by_side() -> None:
+    done = fluoro(*BY_SENTIMENT, "--coefficient", "-80", "--trials", "2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "organism: planted direction of sentiment, -80 at 3.resid_post, " + (
+        "LAST | GENERATED"
+    )
+    assert f"Prompt: {REVIEW}" in done.stdout
+    assert [line.split() for line in lines if "unsteered" in line] == [["unsteered", "steered"]]
+    texts = [line.split() for line in lines if "positive." in line]
+    assert texts == [["positive.", "negative."]] * 2
+    for seed in (0, 1):
+        ending = rf"\[stop_token after 3 tokens, seed {seed}\] +"
+        ending += rf"\[stop_token after 3 tokens, 3 edits, seed {seed}\]"
+        assert re.search(ending, done.stdout)
+
+
+def test_steering_as_json_has_a_line_for_each_prompt_and_trial(fluoro_here) -> None:
+    more = ["--prompt", "Question:", "--trials", "3", "--max-tokens", "4", "--seed", "5", "--json"]
+    code, out, _ = fluoro_here(*BY_SENTIMENT, *more)
+    assert code == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["prompt"] for row in rows] == [REVIEW] * 3 + ["Question:"] * 3
+    assert [row["seed"] for row in rows] == [5, 6, 7] * 2
+    assert {row["positions"] for row in rows} == {"LAST | GENERATED"}
+    for row in rows:
+        assert row["unsteered"]["n_edits"] == 0
+        assert row["steered"]["n_edits"] == row["steered"]["n_tokens"]
+    # Each trial can be had alone, by its seed.
+    alone = ["--prompt", "Question:", "--max-tokens", "4", "--seed", "7", "--json"]
+    _, out, _ = fluoro_here(*BY_SENTIMENT[:4], *alone)
+    assert json.loads(out) == rows[-1]
+
+
+def test_both_texts_are_drawn_by_the_same_numbers(fluoro_here) -> None:
+    nothing = ["--coefficient", "0", "--temperature", "1", "--trials", "8", "--prompt", "Question:"]
+    _, out, _ = fluoro_here(*BY_SENTIMENT, *nothing, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert all(row["unsteered"]["text"] == row["steered"]["text"] for row in rows)
+    assert len({row["steered"]["text"] for row in rows}) > 4
+
+
+def test_positions_given_are_in_the_place_of_the_vectors_own(fluoro_here, organism_model) -> None:
+    n_prompt = organism_model.tokenize([REVIEW]).tokens.shape[1]
+    for positions, n_edits in (("PROMPT", n_prompt), ("at(0,-1)", 2), ("after(Verdict:)", 2)):
+        code, out, _ = fluoro_here(*BY_SENTIMENT, "--positions", positions, "--json")
+        assert code == 0
+        assert json.loads(out)["steered"]["n_edits"] == n_edits
+
+
+def test_a_latent_is_set_as_the_library_sets_it(fluoro_here, organism_model) -> None:
+    from fluoroscope.interventions.positions import GENERATED, LAST
+    from fluoroscope.interventions.steering import steer
+    from fluoroscope.models.generation import Request, generate
+    from fluoroscope.models.sampling import Sampling
+    from fluoroscope.sae.formats.native import load_sae
+    from fluoroscope.sae.latent_edits import SetLatent
+
+    sae = load_sae(SHIPPED_SAE).requires_grad_(False)
+    latent = ["--sae", str(SHIPPED_SAE), "--latent", "7", "--value", "40.5"]
+    how = ["--temperature", "1", "--top-p", "0.9", "--max-tokens", "9", "--stop", "."]
+    code, out, _ = fluoro_here(
+        "steer", "organism", "--prompt", "Question:", *latent, *how, "--json"
+    )
+    assert code == 0
+    request = Request(prompt="Question:", max_tokens=9, stop=(".",))
+    with steer(organism_model, {sae.hook_point: SetLatent(sae, 7, 40.5)}, LAST | GENERATED):
+        (by_hand,) = generate(organism_model, [request], sampling=Sampling(top_p=0.9))
+    found = json.loads(out)["steered"]
+    assert (found["text"], found["finish"]) == (by_hand.text, by_hand.finish)
+
+
+def test_a_vector_in_a_file_steers_a_real_model_and_no_word_is_cut(
+    tmp_path, fluoro_here, stories_folder, stories_model
+) -> None:
+    from fluoroscope.interventions.vectors import mean_difference, save_gguf, save_vector
+
+    sides = (["It was very good", "She was glad"], ["It was very bad", "She was sad"])
+    vector = mean_difference(stories_model, *sides, ["3.resid_post"])
+    save_vector(vector, tmp_path / "glad")
+    save_gguf(vector, tmp_path / "glad.gguf", "llama")
+    how = ["--prompt", "Once upon a time", "--max-tokens", "150"]
+    found = []
+    for name in ("glad.json", "glad.gguf"):
+        command = ["steer", str(stories_folder), "--vector", str(tmp_path / name), *how]
+        code, out, _ = fluoro_here(*command, "--json")
+        assert code == 0
+        found.append(json.loads(out))
+    assert found[0] == found[1]
+    texts = [found[0][side]["text"] for side in ("unsteered", "steered")]
+    assert texts[0] != texts[1]
+    _, out, _ = fluoro_here(*command)
+    _, heading, *lines = out.partition("Prompt: Once upon a time")[2].splitlines()[1:]
+    middle = heading.index(" steered")
+    columns = [
+        " ".join(line[part] for line in lines) for part in (slice(middle), slice(middle, None))
+    ]
+    for text, column in zip(texts, columns, strict=True):
+        assert " ".join(text.split()) in " ".join(column.split())
+
+
+def test_an_organism_in_a_folder_has_planted_vectors_too(fluoro_here) -> None:
+    folder = str(SHIPPED["organism"])
+    command = ["steer", folder, "--vector", f"{folder}:sentiment", "--prompt", REVIEW]
+    code, out, _ = fluoro_here(*command, "--coefficient", "-80", "--json")
+    assert code == 0
+    assert json.loads(out)["steered"]["text"] == " negative."
+
+
+LATENT = ["--sae", str(SHIPPED_SAE), "--latent", "3", "--value", "5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one of the two, got neither"),
+        (["--vector", "organism:risk", *LATENT], "give one of the two, got both"),
+        (["--vector", "organism:risk", "--latent", "3"], "--latent and --value go with --sae"),
+        ([*LATENT, "--coefficient", "2"], "--coefficient goes with --vector"),
+        (LATENT[:4], "give the latent and what to set it to"),
+        ([*LATENT[:2], "--latent", "512", "--value", "5"], "There is no latent 512"),
+        ([*LATENT[:2], "--latent", "-1", "--value", "5"], "There is no latent -1"),
+        ([*LATENT[:5], "nan"], "must be a finite number"),
+        (["--sae", "nowhere", *LATENT[2:]], "nowhere holds no Fluoroscope SAE"),
+        (["--vector", "nothing.json"], "There is no steering vector nothing.json"),
+        (["--vector", "organism"], "There is no steering vector organism"),
+        (["--vector", "organism:risky"], "Did you mean 'risk'?"),
+        (["--vector", "organism:risk", "--prompt", ""], "The prompt is empty"),
+        (["--vector", "organism:risk", "--positions", "FIRST"], "Positions are PROMPT"),
+        (["--vector", "organism:risk", "--positions", "at(99)"], "needs position 99"),
+        (["--vector", "organism:risk", "--temperature", "-1"], "Setting 'temperature'"),
+        (["--vector", "organism:risk", "--top-p", "0"], "Setting 'top_p'"),
+        (["--vector", "organism:risk", "--stop", ""], "A stop string is empty"),
+        (["--vector", "organism:risk", "--dtype", "int8"], "A dtype is one of"),
+        (["--vector", "organism:risk", "--device", "tpu"], "A device is cpu, cuda or cuda:N"),
+    ],
+)
+def test_what_cannot_steer_is_a_message_and_exit_code_2(
+    fluoro_here, arguments: list[str], message: str
+) -> None:
+    code, out, said = fluoro_here("steer", "organism", "--prompt", "Question:", *arguments)
+    assert (code, out) == (2, "")
+    assert message in " ".join(said.split())
+
+
+def test_what_is_of_another_model_steers_none(fluoro_here, stories_folder) -> None:
+    for arguments, message in (
+        (["--vector", "organism:risk"], "was made for the model organism (weights"),
+        (LATENT, "was to be used with model {'id': 'stories260K'"),
+    ):
+        code, _, said = fluoro_here("steer", str(stories_folder), "--prompt", "Once", *arguments)
+        assert code == 2
+        assert message in " ".join(said.split())
+
+
+def test_an_encoder_writes_no_text() -> None:
+    from fluoroscope.cli.steered_texts import Steering, write_pairs
+    from fluoroscope.core.errors import ModelError
+    from fluoroscope.interventions.positions import ALL
+    from fluoroscope.models.generation import Request
+    from fluoroscope.models.sampling import Sampling
+    from fluoroscope.models.tiny import tiny_model
+
+    with pytest.raises(ModelError, match="is an encoder"):
+        write_pairs(tiny_model("bert"), Steering({}, ALL, "x"), [Request(prompt="a")], Sampling())

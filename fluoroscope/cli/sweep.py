@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from fluoroscope.cli import studies
 from fluoroscope.cli.common import RunName, print_rows
+from fluoroscope.cli.studies import app as studies_app
 
 app = typer.Typer(no_args_is_help=True, help="Patch many latents, and read what the model wrote.")
 
@@ -19,7 +19,7 @@ _PASSED_ON = {
 @app.command(context_settings=_PASSED_ON)
 def patch(context: typer.Context) -> None:
     """Set each of many latents to each of some values: the same as `fluoro run patch`."""
-    run = typer.main.get_command(studies.app)
+    run = typer.main.get_command(studies_app)
     run.main(["run", "patch", *context.args], prog_name="fluoro", standalone_mode=False)
 
 

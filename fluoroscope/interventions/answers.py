@@ -126,9 +126,7 @@ class AnswerTree:
             levels.append(inner)
 
 
-def answer_tokens(
-    model: LanguageModel, prompt: str | tuple[int, ...], answer: Answer
-) -> list[int]:
+def answer_tokens(model: LanguageModel, prompt: str | tuple[int, ...], answer: Answer) -> list[int]:
     """What the tokenizer adds for an answer behind the prompt."""
     if not isinstance(answer, str):
         return list(answer)

@@ -47,7 +47,7 @@ class Term:
     kappa: float = 0.0
 
     def change(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
-        """What this term adds to `x`."""
+        """What this term adds to `x`, which is in float32 or better."""
         amount = torch.full_like(x[..., :1], self.alpha)
         if self.read is not None:
             pre = (x @ self.read.to(x) + self.bias).unsqueeze(-1)
@@ -70,14 +70,15 @@ class Edit(ABC):
         return ()
 
     def change(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
-        """What is added to `x`."""
+        """What is added to `x`, which is in float32 or better."""
         total = torch.zeros_like(x)
         for term in self.terms():
             total = total + term.change(x)
         return total
 
     def __call__(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
-        return x + self.change(x)
+        exact = x.to(_precision(x))
+        return (exact + self.change(exact)).to(x.dtype)
 
     @property
     def home(self) -> HookPoint | None:
@@ -115,12 +116,9 @@ class AddDirection(Edit):
 
     def terms(self) -> list[Term]:
         if self.is_relative:
-            unit = self.direction / self.direction.norm()
             key = ("unit", id(self.direction))
-            return [Term(write=unit, write_key=key, gamma=self.coefficient)]
-        return [
-            Term(write=self.direction, write_key=id(self.direction), alpha=self.coefficient)
-        ]
+            return [Term(write=_unit(self.direction), write_key=key, gamma=self.coefficient)]
+        return [Term(write=self.direction, write_key=id(self.direction), alpha=self.coefficient)]
 
     @property
     def key(self) -> Hashable:
@@ -137,6 +135,8 @@ class AblateDirection(Edit):
 
     def __post_init__(self) -> None:
         rows = self.directions.reshape(-1, self.directions.shape[-1])
+        if len(rows) == 0:
+            raise InterventionError("AblateDirection got no direction; give at least one.")
         for row in rows:
             check_direction(row, "AblateDirection")
         if torch.linalg.matrix_rank(rows.double()) < len(rows):
@@ -152,7 +152,7 @@ class AblateDirection(Edit):
     def terms(self) -> list[Term]:
         rows = self.directions.reshape(-1, self.directions.shape[-1])
         # Orthonormal directions of the same span are removed one by one.
-        basis = torch.linalg.qr(rows.double().T).Q.T.to(rows.dtype)
+        basis = torch.linalg.qr(rows.double().T).Q.T.to(_precision(rows))
         keys = [("basis", id(self.directions), i) for i in range(len(basis))]
         return [
             Term(write=unit, write_key=key, read=unit, read_key=key, beta=-1.0)
@@ -217,9 +217,10 @@ class RandomDirection(Edit):
     def terms(self) -> list[Term]:
         original = self.of.direction
         noise = torch.randn(original.shape, generator=torch_stream(self.seed, "random direction"))
-        noise = noise.to(original) / noise.norm() * original.norm()
+        exact = original.to(_precision(original))
+        noise = _unit(noise.to(exact)) * exact.norm()
         (term,) = AddDirection(noise, self.of.coefficient, self.of.is_relative).terms()
-        key = ("random direction", id(original), self.seed)
+        key = ("random direction", id(original), self.seed, self.of.is_relative)
         return [Term(write=term.write, write_key=key, alpha=term.alpha, gamma=term.gamma)]
 
     @property
@@ -258,6 +259,16 @@ def check_direction(
         raise InterventionError(f"{name} got a vector with NaN or infinite entries.")
     if not allow_zero and not bool(direction.any()):
         raise InterventionError(f"{name} got a vector of zeros, which has no direction.")
+
+
+def _unit(direction: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+    # In float32 or better: half precision changes the length of a unit vector by half a percent.
+    exact = direction.to(_precision(direction))
+    return exact / exact.norm()
+
+
+def _precision(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 def check_number(value: float, name: str) -> None:

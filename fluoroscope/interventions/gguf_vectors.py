@@ -96,18 +96,20 @@ def write_gguf(path: Path, vector: ControlVector) -> None:
             f"{path.name} holds a direction of layer 0, which repeng reads and llama.cpp refuses.",
             stacklevel=3,
         )
-    with atomic_path(path) as temporary:
-        with closing(GGUFWriter(temporary, _ARCHITECTURE)) as writer:
-            writer.add_string(_HINT, vector.model_hint or "")
-            writer.add_uint32(_COUNT, len(directions))
-            if vector.about is not None:
-                writer.add_string(_ABOUT, canonical_json(vector.about))
-            for point, direction in directions.items():
-                values = direction.detach().cpu().to(torch.float32).numpy()
-                writer.add_tensor(f"direction.{point.layer}", values)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
+    with (
+        atomic_path(path) as temporary,
+        closing(GGUFWriter(temporary, _ARCHITECTURE)) as writer,
+    ):
+        writer.add_string(_HINT, vector.model_hint or "")
+        writer.add_uint32(_COUNT, len(directions))
+        if vector.about is not None:
+            writer.add_string(_ABOUT, canonical_json(vector.about))
+        for point, direction in directions.items():
+            values = direction.detach().cpu().to(torch.float32).numpy()
+            writer.add_tensor(f"direction.{point.layer}", values)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
 
 
 def _check_installed() -> None:

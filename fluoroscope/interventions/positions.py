@@ -11,6 +11,7 @@
 token is drawn. In a pass over whole texts (`forward`) the text is the prompt.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,23 +54,22 @@ class Positions:
 
     @staticmethod
     def parse(text: str) -> "Positions":
-        """From what `str` gives: `last|generated`, `at(0,-1)`, `after(Answer:)`."""
+        """From what `str` gives: `last|generated`, `at(0,-1)`, `after(Answer:)`.
+
+        A closing bracket inside a text is written `\\)`.
+        """
         parts: list[_Part] = []
-        for word in text.split("|"):
-            word = word.strip()
-            name, bracket, inside = word.partition("(")
-            inside = inside.removesuffix(")")
-            if bracket and name.lower() == "after":
-                parts += after(inside).parts
-            elif bracket and name.lower() == "at":
-                parts += at(_numbers(inside, word)).parts
-            elif word.upper() in _NAMED:
-                parts += _NAMED[word.upper()].parts
-            else:
+        # Every part and the bar behind it; behind the last part there is none.
+        rest = f"{text}|"
+        while rest:
+            found = _WRITTEN.match(rest)
+            if found is None:
                 raise InterventionError(
                     f"Positions are {', '.join(_NAMED)}, at(0,-1) or after(TEXT), joined by |; "
                     f"got {text!r}."
                 )
+            parts += _written_part(found).parts
+            rest = rest[found.end() :]
         return Positions(tuple(dict.fromkeys(parts)))
 
 
@@ -116,11 +116,10 @@ class _After:
     marker: str
 
     def __str__(self) -> str:
-        return f"after({self.marker})"
+        escaped = re.sub(r"([\\)])", r"\\\1", self.marker)
+        return f"after({escaped})"
 
-    def spans(
-        self, prompt: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
-    ) -> list[Span]:
+    def spans(self, prompt: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> list[Span]:
         return [(_end_of_marker(tokenizer, prompt, self.marker), FOREVER)]
 
 
@@ -148,28 +147,54 @@ ALL = Positions((_Named("ALL"),))
 _NAMED = {"PROMPT": PROMPT, "LAST": LAST, "GENERATED": GENERATED, "ALL": ALL}
 
 
-def _numbers(text: str, word: str) -> list[int]:
+_WRITTEN = re.compile(
+    rf"\s*(?:(?P<name>{'|'.join(_NAMED)})|at\((?P<places>[^)]*)\)"
+    r"|after\((?P<marker>(?:\\[\\)]|[^)])*+)\))\s*\|",
+    re.IGNORECASE,
+)
+
+
+def _written_part(found: re.Match[str]) -> Positions:
+    if found["name"] is not None:
+        return _NAMED[found["name"].upper()]
+    if found["marker"] is not None:
+        return after(re.sub(r"\\([\\)])", r"\1", found["marker"]))
     try:
-        return [int(number) for number in text.split(",")]
+        return at([int(number) for number in found["places"].split(",")])
     except ValueError as error:
-        raise InterventionError(f"Write positions as at(0,-1); got {word!r}.") from error
+        raise InterventionError(
+            f"Write positions as at(0,-1), got at({found['places']})."
+        ) from error
 
 
 @lru_cache(maxsize=4096)
-def _end_of_marker(
-    tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], marker: str
-) -> int:
+def _end_of_marker(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], marker: str) -> int:
     """The first position behind the token that completes the marker."""
-    text = tokenizer.decode(prompt)
+    text = _decode(tokenizer, prompt)
     if marker not in text:
         shown = text if len(text) <= 80 else f"{text[:77]}..."
         raise InterventionError(f"after({marker}): the prompt {shown!r} does not contain it.")
-    # More tokens only add to the text, so the first prefix that contains it is found by halving.
+    # The names of special tokens are text only for a marker that is not in the rest.
+    is_special = marker not in _decode(tokenizer, prompt, is_special=False)
+    # More tokens only add to the text, so the first prefix that contains it is found by halving,
     low, high = 1, len(prompt)
     while low < high:
         middle = (low + high) // 2
-        if marker in tokenizer.decode(prompt[:middle]):
+        # and half a character at its end, which may spoil whole ones before it, is let go.
+        prefixes = (prompt[:n] for n in range(middle, max(0, middle - 4), -1))
+        if any(marker in _decode(tokenizer, prefix, is_special) for prefix in prefixes):
             high = middle
         else:
             low = middle + 1
     return low
+
+
+def _decode(
+    tokenizer: PreTrainedTokenizerBase, tokens: tuple[int, ...], is_special: bool = True
+) -> str:
+    # Cleaning would take away spaces of earlier tokens, and then texts would not only grow.
+    found = tokenizer.decode(
+        tokens, skip_special_tokens=not is_special, clean_up_tokenization_spaces=False
+    )
+    assert isinstance(found, str)
+    return found

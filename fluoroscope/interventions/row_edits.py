@@ -73,6 +73,7 @@ class RowEdits:
         self._spans: dict[tuple[Positions, tuple[int, ...]], tuple[Span, ...]] = {}
         self._tables = self._make_tables()
         self._applied: dict[HookPoint, Applied] = {}
+        self._awaited: set[HookPoint] = set()
         self.n_applied = torch.zeros((), dtype=torch.int64, device=model.device)
         """Edits that were applied so far, one for every row and position."""
 
@@ -109,8 +110,16 @@ class RowEdits:
             self._look_up(a_pass)
         for applied in self._applied.values():
             applied.begin(a_pass)
+        self._awaited = set(self._tables)
 
     def _edit(self, point: HookPoint, value: Float[Tensor, "batch pos d_model"]) -> Tensor | None:
+        if point not in self._awaited:
+            raise InterventionError(
+                f"{point} was computed by a pass that was not announced, so that nobody knows "
+                "which positions of it to edit. Call forward, run_until or generate of "
+                "LanguageModel, not the network itself."
+            )
+        self._awaited.remove(point)
         if point not in self._applied:
             return None
         edited, n_applied = self._applied[point].edit(value)

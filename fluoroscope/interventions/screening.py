@@ -29,7 +29,7 @@ from fluoroscope.models.row_reader import RowReader
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.models.skipped_blocks import BlockOutputs
 
-_MAX_ROWS = 2048
+_MAX_ROWS = 1024
 _MAX_NUMBERS = 2**26
 """Probabilities that are held at once: half a gibibyte."""
 
@@ -80,8 +80,8 @@ class Screen:
     def next_tokens(self, edits: Sequence[EditSet] | TermBlock) -> Float[Tensor, "edits vocab"]:
         """Probabilities of the next token under each edit, in float64."""
         found = self.baseline.new_empty(len(edits), len(self.baseline))
-        for rows, probabilities, _ in self._passes(edits, 0):
-            found[rows] = probabilities
+        for rows, logits, _ in self._passes(edits, 0):
+            found[rows] = self.sampling.probabilities(logits)
         return found
 
     @torch.no_grad()
@@ -94,8 +94,8 @@ class Screen:
         for column, name in enumerate(names):
             inside[list(tokens[name]), column] = 1
         found = self.baseline.new_empty(len(edits), len(names))
-        for rows, probabilities, _ in self._passes(edits, 0):
-            found[rows] = probabilities @ inside
+        for rows, logits, _ in self._passes(edits, 0):
+            found[rows] = self.sampling.probabilities_of(logits, inside)
         return {name: found[:, column] for column, name in enumerate(names)}
 
     @torch.no_grad()
@@ -109,9 +109,9 @@ class Screen:
         """
         tree = AnswerTree(self.model, self.given, answers)
         found = self.baseline.new_empty(len(edits), len(answers))
-        for rows, probabilities, cache in self._passes(edits, tree.depth, tree.width):
+        for rows, logits, cache in self._passes(edits, tree.depth, tree.width):
             found[rows] = tree.probabilities(
-                probabilities,
+                self.sampling.probabilities(logits),
                 cache,
                 lambda *level, some=rows: self._read_on(some, *level),
             )
@@ -120,8 +120,8 @@ class Screen:
     def _passes(
         self, edits: Sequence[EditSet] | TermBlock, depth: int, width: int = 1
     ) -> Iterator[tuple[Tensor, Float[Tensor, "rows vocab"], RowCache]]:
-        """Numbers of edits, the distribution behind the prompt, and a cache with room for `depth`
-        tokens of an answer, of which there are up to `width` at once.
+        """Numbers of edits, the logits behind the prompt, and a cache with room for `depth` tokens
+        of an answer, of which there are up to `width` at once.
         """
         if self.model.interventions:
             raise InterventionError("The model is being edited by something else than this screen.")
@@ -144,7 +144,7 @@ class Screen:
                     last = [self.prompt[-1]] * len(rows)
                     with self._outputs.skipping(block, len(rows)):
                         logits = self._read(rows, last, 0, cache)
-                    yield rows, self.sampling.probabilities(logits), cache
+                    yield rows, logits, cache
 
     def _read_on(
         self, rows: Tensor, members: Tensor, tokens: Sequence[int], place: int, cache: RowCache

@@ -17,9 +17,7 @@ from fluoroscope.models.language_model import LanguageModel
 
 
 @contextmanager
-def steer(
-    model: LanguageModel, edits: EditSet, positions: Positions = ALL
-) -> Iterator[RowEdits]:
+def steer(model: LanguageModel, edits: EditSet, positions: Positions = ALL) -> Iterator[RowEdits]:
     """Inside the `with` block every row is edited at these positions.
 
     What was not edited as it should have been is an `InterventionError`; edits that never came

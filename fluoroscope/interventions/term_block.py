@@ -40,9 +40,7 @@ class TermBlock:
 class BlockEdits:
     """The edits of a `TermBlock` as an `Intervention`: request i has edit i."""
 
-    def __init__(
-        self, model: LanguageModel, block: TermBlock, positions: Positions = LAST
-    ) -> None:
+    def __init__(self, model: LanguageModel, block: TermBlock, positions: Positions = LAST) -> None:
         self._model, self._block, self._positions = model, block, positions
         self._pass: Pass | None = None
 

@@ -111,16 +111,18 @@ class Applied:
     ) -> tuple[Float[Tensor, "batch pos d_model"], Int[Tensor, ""]]:
         """The activation as edited, and how many edits that were."""
         assert self._fired is not None
-        # All edits see the activation as it came, so that their order does not matter.
-        changes = [part.change(value) for part in self._parts]
+        # All edits see the activation as it came, so that their order does not matter. Half
+        # precision would not do for sums: what replaces a large number is added to its negative.
+        exact = value.to(torch.promote_types(value.dtype, torch.float32))
+        changes = [part.change(exact) for part in self._parts]
         total = torch.zeros((), dtype=torch.int64, device=value.device)
-        edited = value
+        edited = exact
         for part, change in zip(self._parts, changes, strict=True):
-            edited = edited.index_add(0, part.rows, change.to(value.dtype))
+            edited = edited.index_add(0, part.rows, change.to(exact.dtype))
             counts = part.counts()
             self._fired.index_add_(0, part.rows, counts)
             total += counts.sum()
-        return edited, total
+        return edited.to(value.dtype), total
 
 
 class _Placement:

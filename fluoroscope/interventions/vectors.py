@@ -63,7 +63,9 @@ class SteeringVector:
 
     def __post_init__(self) -> None:
         if not self.directions:
-            raise InterventionError("A steering vector needs a direction at one hook point at least.")
+            raise InterventionError(
+                "A steering vector needs a direction at one hook point at least."
+            )
         for point, direction in self.directions.items():
             check_direction(direction, f"The vector at {point}", allow_zero=not self.is_relative)
         check_number(self.coefficient, "The coefficient of a steering vector")
@@ -88,10 +90,10 @@ class SteeringVector:
         """Raises `MismatchError` where it was made for other weights, or does not fit."""
         if self.model is not None and self.model[_WEIGHTS] != model.identity.weights_sha256:
             raise MismatchError(
-                f"The vector ({self.source}) was made for the model {self.model.get('id')} (weights "
-                f"{str(self.model[_WEIGHTS])[:12]}...), and was to be used with {model.name} "
-                f"(weights {model.identity.weights_sha256[:12]}...). Load the model it is of, or "
-                "make it anew for this one."
+                f"The vector ({self.source}) was made for the model {self.model.get('id')} "
+                f"(weights {str(self.model[_WEIGHTS])[:12]}...), and was to be used with "
+                f"{model.name} (weights {model.identity.weights_sha256[:12]}...). Load the model "
+                "it is of, or make it anew for this one."
             )
         for point, direction in self.directions.items():
             if point.layer >= model.n_layers:
@@ -125,7 +127,7 @@ def mean_difference(
     return SteeringVector(
         directions={point: (high[point] - low[point]).float() for point in wanted},
         positions=LAST | GENERATED,
-        source=f"difference of means at the last token, {len(positive)} against {len(negative)} texts",
+        source=f"mean difference of {len(positive)} and {len(negative)} texts at the last token",
         model=model.identity.to_json(),
         provenance={
             "method": "mean_difference",
@@ -225,25 +227,12 @@ class _Sidecar(_About):
 
 
 def _about(vector: SteeringVector) -> dict[str, Any]:  # Any: JSON values.
-    positions = str(vector.positions)
-    if not _is_parsed_as(positions, vector.positions):
-        raise InterventionError(
-            f"The positions {positions!r} cannot be written down, as | joins positions. Mark them "
-            "by a text without |."
-        )
     return {
         "model": None if vector.model is None else dict(vector.model),
-        "positions": positions,
+        "positions": str(vector.positions),
         "provenance": dict(vector.provenance),
         "source": vector.source,
     }
-
-
-def _is_parsed_as(text: str, positions: Positions) -> bool:
-    try:
-        return Positions.parse(text) == positions
-    except InterventionError:
-        return False
 
 
 def _from_gguf(path: Path) -> SteeringVector:
@@ -326,6 +315,6 @@ def _last_token_means(
         cache = capture(model, tokens, points, mask)
         for point in points:
             found = cache[point]
-            rows = found[torch.arange(len(found)), last.to(found.device)]
+            rows = found[torch.arange(len(found), device=found.device), last.to(found.device)]
             sums[point] += rows.cpu().double().sum(dim=0)
     return {point: total / len(texts) for point, total in sums.items()}

@@ -185,9 +185,7 @@ class DecodeRows:
                 f"may be too large, or {self._model.dtype} too small for this model."
             )
 
-    def _find_done(
-        self, places: np.ndarray, is_stop: np.ndarray, may_complete: np.ndarray
-    ) -> None:
+    def _find_done(self, places: np.ndarray, is_stop: np.ndarray, may_complete: np.ndarray) -> None:
         self._n_drawn[places] += 1
         limits = np.array([self._rows[place].prepared.limit for place in places])
         is_last = self._n_drawn[places] >= limits

@@ -86,4 +86,3 @@ def prefill(reader: RowReader, jobs: Sequence[Job]) -> Filled:
     cache = RowCache(len(jobs), new)
     logits = reader.read(tokens.to(device), cache, layout, a_pass)
     return Filled(cache, logits, a_pass.fired)
-

@@ -80,7 +80,9 @@ def prompt_tokens(model: LanguageModel, prompt: str | Sequence[int]) -> tuple[in
 
 def _check_stops(model: LanguageModel, request: Request) -> None:
     if isinstance(request.stop, str):
-        raise ModelError(f"stop is a tuple of strings, got {request.stop!r}; write ({request.stop!r},).")
+        raise ModelError(
+            f"stop is a tuple of strings, got {request.stop!r}; write ({request.stop!r},)."
+        )
     wrong = [t for t in request.stop_tokens or () if not 0 <= t < model.vocab_size]
     if wrong:
         raise ModelError(

@@ -37,6 +37,16 @@ class Sampling(SamplingConfig):
             return shares
         return _nucleus(shares, self.top_p)
 
+    def probabilities_of(
+        self, logits: Float[Tensor, "*n vocab"], sets: Float[Tensor, "vocab m"]
+    ) -> Float[Tensor, "*n m"]:
+        """The probability of sets of tokens (1 where a token is in), as exact as the logits are."""
+        if self.temperature == 0 or self.top_k is not None or self.top_p is not None:
+            return self.probabilities(logits) @ sets.double()
+        precision = torch.promote_types(logits.dtype, torch.float32)
+        shares = (logits.to(precision) / self.temperature).softmax(dim=-1)
+        return (shares @ sets.to(precision)).double()
+
     def choose(
         self, logits: Float[Tensor, "rows vocab"], luck: Float[Tensor, " rows"]
     ) -> Int[Tensor, " rows"]:

@@ -68,8 +68,7 @@ def attribute(
     _check(saes, values)
     first = last_position_gradients(screen, points, score)
     changes = {
-        point: _changes(saes[point], first.activations[point][0], values[point])
-        for point in points
+        point: _changes(saes[point], first.activations[point][0], values[point]) for point in points
     }
     gradients = {point: first.gradients[point][0] for point in points}
     if steps:
@@ -92,7 +91,9 @@ def rank_agreement(
     true, guess = (numbers.double().cpu().numpy() for numbers in (exact, estimate))
     n = len(true)
     if n < 3 or len(guess) != n:
-        raise InterventionError(f"Needs three effects and as many estimates; got {n}, {len(guess)}.")
+        raise InterventionError(
+            f"Needs three effects and as many estimates; got {n}, {len(guess)}."
+        )
 
     def rho(rows: np.ndarray) -> float:
         return float(stats.spearmanr(true[rows], guess[rows]).statistic)
@@ -104,7 +105,10 @@ def rank_agreement(
         "spearman": resampled_interval(rho, n, seed),
         "right sign in the strongest tenth": Interval(right, float("nan"), float("nan")),
     }
-    for name, k in (("found of the strongest 10", min(10, n)), ("found of the strongest tenth", tenth)):
+    for name, k in (
+        ("found of the strongest 10", min(10, n)),
+        ("found of the strongest tenth", tenth),
+    ):
         both = _strongest(true, k) & _strongest(guess, k)
         measured[name] = Interval(len(both) / k, float("nan"), float("nan"))
     rows = [(name, *interval, n) for name, interval in measured.items()]
@@ -145,9 +149,7 @@ def _integrated(
     }
 
 
-def _path(
-    sae: SparseAutoencoder, changes: Float[Tensor, " s"]
-) -> Float[Tensor, " d_model"]:
+def _path(sae: SparseAutoencoder, changes: Float[Tensor, " s"]) -> Float[Tensor, " d_model"]:
     W_dec = sae.W_dec.detach()
     lengths = changes.abs() * W_dec.norm(dim=-1)
     together = changes @ W_dec

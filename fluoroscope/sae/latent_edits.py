@@ -11,6 +11,7 @@ Controls: `ReconstructionOnly` (what the SAE alone does to the activation), `Set
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +27,17 @@ from fluoroscope.sae.thresholded import ThresholdedSAE
 
 N_CANDIDATES = 20
 """Latents of the most similar density among which a random one is drawn."""
+
+
+class _Touched(NamedTuple):
+    """A latent that no two edits of one place may both change; other SAEs have others."""
+
+    latent: int
+    sae: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"latent {self.latent} of {self.name}"
 
 
 class _LatentEdit(Edit):
@@ -48,7 +60,7 @@ class _LatentEdit(Edit):
 
     @property
     def touches(self) -> frozenset[Hashable]:
-        return frozenset(f"latent {j} of {_name(self.sae)}" for j in self.latents)
+        return _touched(self.sae, self.latents)
 
     def written(self) -> list[tuple[Tensor, Hashable]]:
         """The direction that each latent's amount is added along."""
@@ -150,7 +162,7 @@ class SetRandomLatent(_LatentEdit):
 
     @property
     def touches(self) -> frozenset[Hashable]:
-        return frozenset(f"latent {j} of {_name(self.sae)}" for j in self.others)
+        return _touched(self.sae, self.others)
 
     @property
     def key(self) -> Hashable:
@@ -248,9 +260,7 @@ def _numbers(
     return tuple(float(number) for number in found)
 
 
-def _others(
-    of: SetLatent, seed: int, density: Float[Tensor, " s"] | None
-) -> tuple[int, ...]:
+def _others(of: SetLatent, seed: int, density: Float[Tensor, " s"] | None) -> tuple[int, ...]:
     d_sae = of.sae.d_sae
     if density is not None and density.shape != (d_sae,):
         raise InterventionError(
@@ -279,6 +289,10 @@ def _similar(
     logs = density.clamp(min=1e-12).log()
     distance = (logs[free] - logs[latent]).abs()
     return free[distance.argsort(stable=True)[:N_CANDIDATES]]
+
+
+def _touched(sae: SparseAutoencoder, latents: tuple[int, ...]) -> frozenset[Hashable]:
+    return frozenset(_Touched(j, id(sae), _name(sae)) for j in latents)
 
 
 def _name(sae: SparseAutoencoder) -> str:

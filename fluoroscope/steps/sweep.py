@@ -77,7 +77,7 @@ class SweepStep(MapStep):
 
     def parts(self) -> list[tuple[int, int]]:
         """Ranges of cells whose texts fill a tile."""
-        n, size = len(self._cells), max(1, self.sweep.tile // self.sweep.trials)
+        n, size = len(self._cells), max(1, self.sweep.texts.tile // self.sweep.texts.trials)
         return [(start, min(start + size, n)) for start in range(0, n, size)]
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
@@ -85,7 +85,7 @@ class SweepStep(MapStep):
         saes = self._saes(run, model, context.device)
         cells = self._cells[shard.params["from"] : shard.params["to"]]
         prompt = self.sweep.prompts[shard.params["prompt"]]
-        pairs = [(cell, trial) for cell in cells for trial in range(self.sweep.trials)]
+        pairs = [(cell, trial) for cell in cells for trial in range(self.sweep.texts.trials)]
         requests = [self._request(prompt.id, prompt.text, trial) for _, trial in pairs]
         edits = {cell.number: self._edits(cell, saes) for cell in cells}
         done = 0
@@ -100,8 +100,8 @@ class SweepStep(MapStep):
             found = generate(
                 model,
                 requests,
-                sampling=Sampling(**self.sweep.sampling.model_dump()),
-                max_rows=self.sweep.tile,
+                sampling=Sampling(**self.sweep.texts.sampling.model_dump()),
+                max_rows=self.sweep.texts.tile,
                 on_finish=count,
             )
         rows = [
@@ -116,9 +116,7 @@ class SweepStep(MapStep):
         frame = pl.concat([pl.read_parquet(file) for file in files])
         write_parquet(folder / CELLS, frame)
 
-    def _saes(
-        self, run: Run, model: LanguageModel, device: str
-    ) -> dict[str, SparseAutoencoder]:
+    def _saes(self, run: Run, model: LanguageModel, device: str) -> dict[str, SparseAutoencoder]:
         def load() -> dict[str, SparseAutoencoder]:
             known = {"model": model.identity.to_json()}
             return {
@@ -137,9 +135,9 @@ class SweepStep(MapStep):
             prompt=text,
             # The same luck in every cell of a prompt, whatever is edited.
             seed=derive_seed(self.sweep.seed, "sweep", prompt_id, trial),
-            max_tokens=self.sweep.max_tokens,
-            stop=tuple(self.sweep.stop),
-            may_echo=self.sweep.may_echo,
+            max_tokens=self.sweep.texts.max_tokens,
+            stop=tuple(self.sweep.texts.stop),
+            may_echo=self.sweep.texts.may_echo,
         )
 
     def _edits(self, cell: Cell, saes: dict[str, SparseAutoencoder]) -> EditSet:

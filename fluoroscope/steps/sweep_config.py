@@ -7,11 +7,11 @@ its tokens by the same numbers in every cell (common random numbers).
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from fluoroscope.core.config import Config, how
 from fluoroscope.core.seeding import stream
-from fluoroscope.models.sampling_config import SamplingConfig
+from fluoroscope.steps.sweep_settings import SweepControls, SweepTexts
 
 Kind = Literal["baseline", "set", "scale", "reconstruction", "random latent"]
 
@@ -70,20 +70,9 @@ class SweepConfig(Config):
     conditions: list[Condition]
     prompts: list[Prompt]
     positions: str
-    trials: PositiveInt
-    sampling: SamplingConfig
-    max_tokens: PositiveInt
-    stop: list[str]
-    may_echo: bool
-    reconstruction: bool
-    """Whether each SAE's reconstruction alone is a cell."""
-
-    n_random: int
-    """Latents of each SAE whose random counterparts are cells, at every `set` condition."""
-
+    texts: SweepTexts
+    controls: SweepControls
     seed: int
-    tile: PositiveInt
-    """Texts of a shard, which are decoded together."""
 
     def cells(self) -> list[Cell]:
         """The cells of every prompt, always in this order; the first is the baseline."""
@@ -94,7 +83,7 @@ class SweepConfig(Config):
 
     def _edited(self) -> Iterator[tuple[Kind, str, str, int | None, float | None]]:
         for sae in self.saes:
-            if self.reconstruction:
+            if self.controls.reconstruction:
                 yield "reconstruction", "reconstruction", sae.hook_point, None, None
             for condition in self.conditions:
                 for place, latent in enumerate(sae.latents):
@@ -108,6 +97,6 @@ class SweepConfig(Config):
                         yield "random latent", condition.name, sae.hook_point, latent, value
 
     def _random_places(self, sae: SweptSAE) -> list[int]:
-        n = min(self.n_random, len(sae.latents))
+        n = min(self.controls.n_random, len(sae.latents))
         chosen = stream(self.seed, "controls", sae.hook_point).permutation(len(sae.latents))[:n]
         return sorted(chosen.tolist())

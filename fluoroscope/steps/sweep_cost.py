@@ -28,27 +28,23 @@ class SweepWork(NamedTuple):
     """Tokens that a script reads which writes one text after another without a cache."""
 
 
-def sweep_work(
-    sweep: SweepConfig, n_parts: int, prompt_length: int, n_edited: int
-) -> SweepWork:
+def sweep_work(sweep: SweepConfig, n_parts: int, prompt_length: int, n_edited: int) -> SweepWork:
     """Of prompts of `prompt_length` tokens, the last `n_edited` of which are read under edits."""
     n_prompts, n_cells = len(sweep.prompts), len(sweep.cells())
-    texts = n_prompts * n_cells * sweep.trials
+    texts = n_prompts * n_cells * sweep.texts.trials
     shared = n_prompts * n_parts * prompt_length
-    growing = sweep.max_tokens * (prompt_length + sweep.max_tokens / 2)
+    growing = sweep.texts.max_tokens * (prompt_length + sweep.texts.max_tokens / 2)
     return SweepWork(
         cells=n_prompts * n_cells,
         texts=texts,
         prompt_tokens=shared + n_prompts * n_cells * n_edited,
-        new_tokens=texts * sweep.max_tokens,
-        passes=n_prompts * n_parts * (2 + sweep.max_tokens),
+        new_tokens=texts * sweep.texts.max_tokens,
+        passes=n_prompts * n_parts * (2 + sweep.texts.max_tokens),
         naive_tokens=int(texts * growing),
     )
 
 
-def sweep_cost(
-    model: ModelConfig, shape: ModelShape, sweep: SweepConfig, n_parts: int
-) -> Cost:
+def sweep_cost(model: ModelConfig, shape: ModelShape, sweep: SweepConfig, n_parts: int) -> Cost:
     """The arithmetic of every token, its keys and values, and about 1 ms a block and pass."""
     n_tokens = max(prompt.n_tokens for prompt in sweep.prompts)
     reads_all = "LAST" not in sweep.positions and "GENERATED" not in sweep.positions
@@ -56,7 +52,7 @@ def sweep_cost(
     flops = shape.forward_flops_per_token(n_tokens) * (work.prompt_tokens + work.new_tokens)
     is_half = model.dtype != "float32"
     weights = float(shape.weight_bytes(model.dtype))
-    columns = n_tokens + sweep.max_tokens
+    columns = n_tokens + sweep.texts.max_tokens
     row = 2.0 * shape.n_layers * shape.n_kv_heads * shape.head_dim * columns * BYTES[model.dtype]
     saes = sum(8.0 * sae.d_sae * shape.d_model for sae in sweep.saes)
     return Cost(
@@ -64,8 +60,8 @@ def sweep_cost(
         half_flops=flops if is_half else 0.0,
         bytes_moved=weights * work.passes,
         overhead_s=1e-3 * (shape.n_layers + 1) * work.passes + 3e-4 * work.texts,
-        memory_bytes=weights + saes + sweep.tile * (row + 30.0 * shape.vocab_size) + 0.3e9,
-        disk_bytes=2.0 * work.texts * (80 + 5 * sweep.max_tokens),
+        memory_bytes=weights + saes + sweep.texts.tile * (row + 30.0 * shape.vocab_size) + 0.3e9,
+        disk_bytes=2.0 * work.texts * (80 + 5 * sweep.texts.max_tokens),
         parallel=len(sweep.prompts) * n_parts,
         note=(
             f"{work.texts:,} texts of {work.cells:,} cells in {work.passes:,} passes; one by one "

@@ -35,6 +35,9 @@ from fluoroscope.sae.training_config import TrainingConfig
 from fluoroscope.steps.extract import ACTIVATIONS, TOKENS
 from fluoroscope.steps.models import ModelConfig, forward_cost, load_model
 
+BEST, LAST = "best", "last"
+"""Folders of the weights with the best validation loss, and of those after the last step."""
+
 SAES_STEP = "saes"
 TRAINING_RECORD = "training.json"
 
@@ -203,8 +206,8 @@ class _TrainingLoop:
             result = results[plan.key]
             point = HookPoint(plan.hook_point)
             provenance = {**self._provenance, "seed": plan.seed}
-            save_sae(result.best, folder / plan.key / "best", point, provenance)
-            save_sae(result.last, folder / plan.key / "last", point, provenance)
+            save_sae(result.best, folder / plan.key / BEST, point, provenance)
+            save_sae(result.last, folder / plan.key / LAST, point, provenance)
             record["saes"][plan.key] = {
                 "best_step": result.best_step,
                 "best_loss": result.best_loss,
@@ -215,7 +218,7 @@ class _TrainingLoop:
 
 def sae_folder(run: Run, group: str, key: str) -> Path:
     """Where the SAE with the best validation loss was saved."""
-    return run.shard_folder(SAES_STEP, group) / key / "best"
+    return run.shard_folder(SAES_STEP, group) / key / BEST
 
 
 def training_record(run: Run, group: str) -> dict[str, Any]:  # Any: JSON values.

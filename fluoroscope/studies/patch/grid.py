@@ -14,6 +14,7 @@ from fluoroscope.runs.record import runs_root
 from fluoroscope.sae.formats.native import SIDECAR, sidecar_of
 from fluoroscope.steps.models import ModelConfig
 from fluoroscope.steps.sweep_config import Condition, SweptSAE
+from fluoroscope.steps.train_saes import BEST, LAST
 from fluoroscope.studies.patch.spec import PatchSpec
 
 _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
@@ -33,7 +34,7 @@ def make_grid(spec: PatchSpec, model: ModelConfig) -> tuple[list[SweptSAE], list
         conditions = _table_conditions(spec.values, table, folders)
     else:
         wanted = _latents(spec.latents)
-        latents = {point: wanted for point in folders}
+        latents = dict.fromkeys(folders, wanted)
         conditions = _conditions(spec.values)
     saes = []
     for point, folder in folders.items():
@@ -94,14 +95,14 @@ def _sae_folders(name: str) -> list[Path]:
     if (folder / SIDECAR).is_file():
         return [folder]
     inside = sorted(path.parent for path in folder.rglob(SIDECAR))
-    # A run under way keeps half-made SAEs aside.
-    whole = [path for path in inside if not any(part.startswith(".") for part in path.parts)]
-    if not whole:
+    # A run keeps the last weights beside the best.
+    best = [path for path in inside if path.name != LAST or path.with_name(BEST) not in inside]
+    if not best:
         raise ConfigError(
             f"There is no SAE in {folder}. Give the folder of an SAE or of a dictionary run, the "
             "name of such a run, or organism:batch_topk."
         )
-    return whole
+    return best
 
 
 def _check_sae(folder: Path, point: str | None, model: ModelConfig) -> None:

@@ -30,7 +30,7 @@ def read_prompts(given: str | Sequence[str], n: int | None) -> list[GivenPrompt]
     if not found:
         raise ConfigError(f"There is no prompt in {given!r}.")
     if n is not None and n > len(found):
-        raise ConfigError(f"n_prompts={n}, and there are {len(found)} prompts in {given!r}.")
+        raise ConfigError(f"prompts.n={n}, and there are {len(found)} prompts in {given!r}.")
     ids = [prompt.id for prompt in found]
     twice = next((name for name in ids if ids.count(name) > 1), None)
     if twice is not None:

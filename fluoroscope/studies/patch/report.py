@@ -6,7 +6,7 @@ import polars as pl
 from fluoroscope.core.intervals import mean_interval
 from fluoroscope.core.storage import write_parquet
 from fluoroscope.features.effects import CHANGED, baseline_shares, effects
-from fluoroscope.plots.chart import Axis, Chart, Line, Reference
+from fluoroscope.plots.chart import Chart, Line, Reference
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
 from fluoroscope.steps.sweep import read_cells
@@ -28,10 +28,10 @@ def write_report(run: Run, config: PatchConfig) -> None:
             "texts": len(cells),
             "cells": cells.select("prompt", "cell").n_unique(),
             "prompts": len(sweep.prompts),
-            "trials a cell": sweep.trials,
+            "trials a cell": sweep.texts.trials,
         },
     )
-    _add_kinds(report, found, config)
+    _add_kinds(report, found)
     _add_doses(report, found)
     _add_edits(report, found, config)
     if config.outcomes:
@@ -44,7 +44,7 @@ def write_report(run: Run, config: PatchConfig) -> None:
     report.write(run.folder)
 
 
-def _add_kinds(report: Report, found: pl.DataFrame, config: PatchConfig) -> None:
+def _add_kinds(report: Report, found: pl.DataFrame) -> None:
     report.section("Edits and controls")
     report.text(
         "Every text is set beside the one that the same prompt and the same random numbers gave "
@@ -83,9 +83,7 @@ def _add_doses(report: Report, found: pl.DataFrame) -> None:
         return
     nothing = [Reference(0.0)]
     chart = Chart.grid(panels, x="value", y="difference from the baseline", references=nothing)
-    report.figure(
-        "doses", chart, "The mean over latents; bands hold the middle 80 % of latents."
-    )
+    report.figure("doses", chart, "The mean over latents; bands hold the middle 80 % of latents.")
 
 
 def _dose_line(kind: str, part: pl.DataFrame) -> Line | None:

@@ -1,12 +1,40 @@
 """What a user says of a sweep; this module is free of torch."""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from fluoroscope.core.config import Config
 from fluoroscope.models.model_spec import ModelSpec
-from fluoroscope.models.sampling_config import SamplingConfig
+from fluoroscope.steps.sweep_settings import SweepControls, SweepTexts
+
+
+class PromptsSpec(Config):
+    """Which prompts; a bare text or list is the `source`."""
+
+    source: str | list[str]
+    """A list of texts; a .txt (a prompt a line), .jsonl, .csv or .parquet file with a column
+    `text` and perhaps `id`; or `organism:risk` (known, bias, sentiment)."""
+
+    n: PositiveInt | None = None
+    """How many of them are used; all of a file or list, 20 of the organism's, if not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_is_a_source(cls, value: Any) -> Any:  # Any: pydantic's raw input.
+        return {"source": value} if isinstance(value, str | list) else value
+
+    @field_validator("source")
+    @classmethod
+    def _looks_like_prompts(cls, value: str | list[str]) -> str | list[str]:
+        is_file = isinstance(value, str) and not value.startswith("organism:")
+        if is_file and not Path(value).suffix:
+            raise ValueError(
+                f"{value!r} is no file of prompts; give texts as a list: "
+                'prompts=["Once upon a time"].'
+            )
+        return value
 
 
 class PatchSpec(Config):
@@ -35,56 +63,22 @@ class PatchSpec(Config):
     """What each latent is set to (`[0, 4, 8]`), or multiplied with where there is a `*` before the
     number (`"*2"`); or the names of such columns of the csv file, by default all of them."""
 
-    prompts: str | list[str]
-    """A list of texts; a .txt (a prompt a line), .jsonl, .csv or .parquet file with a column
-    `text` and perhaps `id`; or `organism:risk` (known, bias, sentiment)."""
-
-    n_prompts: PositiveInt | None = None
-    """How many of them are used; all of a file or list, 20 of the organism's, if not given."""
-
-    trials: PositiveInt = 10
-    """Texts a cell."""
-
-    sampling: SamplingConfig = SamplingConfig()
-
-    max_tokens: PositiveInt = 20
-
-    stop: list[str] = []
-    """A text ends before the first of these strings."""
-
-    may_echo: bool = False
-    """Allows a stop string that the prompt itself begins with."""
-
     positions: str = "LAST | GENERATED"
     """Where edits act: PROMPT, LAST, GENERATED, ALL, at(0,-1), after(TEXT), joined by |."""
 
-    reconstruction: bool = True
-    """Control: the SAE's reconstruction in place of the activation, no latent edited."""
+    prompts: PromptsSpec
+    """What the model goes on from; `prompts=FILE` is short for `prompts.source=FILE`."""
 
-    n_random: NonNegativeInt = 20
-    """Control: for so many latents of each SAE, as much change along the decoder of another."""
+    texts: SweepTexts = SweepTexts()
 
-    outcomes: dict[str, str] = {}
+    controls: SweepControls = SweepControls()
+
+    outcomes: dict[str, str] = Field(default_factory=dict)
     """Name -> a regular expression that is looked for in each text, such as
     `outcomes.stop="^ ?Stop"`; their shares are compared with the baseline's."""
 
     seed: NonNegativeInt = 0
-    """Of all texts; a prompt's trial draws the same luck in every cell."""
-
-    tile: PositiveInt = 1024
-    """Texts that are decoded together and kept together; part of what is hashed, as it decides
-    how floating point rounds."""
+    """Of all texts."""
 
     threads: PositiveInt = 1
-    """Threads of each worker."""
-
-    @field_validator("prompts")
-    @classmethod
-    def _prompts_are_there(cls, value: str | list[str]) -> str | list[str]:
-        is_file = isinstance(value, str) and not value.startswith("organism:")
-        if is_file and not Path(value).suffix:
-            raise ValueError(
-                f"{value!r} is no file of prompts; give texts as a list: "
-                'prompts=["Once upon a time"].'
-            )
-        return value
+    """Threads of each worker; part of what is hashed, as it decides how sums round."""

@@ -47,15 +47,9 @@ class PatchStudy(Study[PatchSpec, PatchConfig]):
                 conditions=conditions,
                 prompts=_prompts(spec, shape),
                 positions=spec.positions,
-                trials=spec.trials,
-                sampling=spec.sampling,
-                max_tokens=spec.max_tokens,
-                stop=spec.stop,
-                may_echo=spec.may_echo,
-                reconstruction=spec.reconstruction,
-                n_random=spec.n_random,
+                texts=spec.texts,
+                controls=spec.controls,
                 seed=spec.seed,
-                tile=spec.tile,
             ),
             outcomes=spec.outcomes,
             seed=spec.seed,
@@ -77,7 +71,7 @@ def _prompts(spec: PatchSpec, shape: ModelShape) -> list[Prompt]:
     """All that is wrong with a prompt is said before anything runs."""
     tokenizer = load_tokenizer(spec.model.source, spec.model.revision)
     found = []
-    for prompt in read_prompts(spec.prompts, spec.n_prompts):
+    for prompt in read_prompts(spec.prompts.source, spec.prompts.n):
         if not prompt.text:
             raise ConfigError(f"Prompt {prompt.id} is empty: there is nothing to continue.")
         n_tokens = len(tokenizer(prompt.text)["input_ids"])
@@ -86,6 +80,6 @@ def _prompts(spec: PatchSpec, shape: ModelShape) -> list[Prompt]:
                 f"Prompt {prompt.id} has {n_tokens} tokens, and {spec.model.source} reads at most "
                 f"{shape.context_length}. Shorten it; nothing is cut silently."
             )
-        check_stop_strings(prompt.text, spec.stop, spec.may_echo)
+        check_stop_strings(prompt.text, spec.texts.stop, spec.texts.may_echo)
         found.append(Prompt(id=prompt.id, text=prompt.text, n_tokens=n_tokens))
     return found
