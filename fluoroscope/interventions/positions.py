@@ -170,12 +170,13 @@ def _written_part(found: re.Match[str]) -> Positions:
 @lru_cache(maxsize=4096)
 def _end_of_marker(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], marker: str) -> int:
     """The first position behind the token that completes the marker."""
-    text = _decode(tokenizer, prompt)
+    # Letters of the names of special tokens are no text, unless the marker holds such a name.
+    names = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    is_special = any(name in marker for name in names)
+    text = _decode(tokenizer, prompt, is_special)
     if marker not in text:
         shown = text if len(text) <= 80 else f"{text[:77]}..."
         raise InterventionError(f"after({marker}): the prompt {shown!r} does not contain it.")
-    # The names of special tokens are text only for a marker that is not in the rest.
-    is_special = marker not in _decode(tokenizer, prompt, is_special=False)
     # More tokens only add to the text, so the first prefix that contains it is found by halving,
     low, high = 1, len(prompt)
     while low < high:
@@ -190,7 +191,7 @@ def _end_of_marker(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], 
 
 
 def _decode(
-    tokenizer: PreTrainedTokenizerBase, tokens: tuple[int, ...], is_special: bool = True
+    tokenizer: PreTrainedTokenizerBase, tokens: tuple[int, ...], is_special: bool
 ) -> str:
     # Cleaning would take away spaces of earlier tokens, and then texts would not only grow.
     found = tokenizer.decode(

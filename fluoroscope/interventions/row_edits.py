@@ -115,9 +115,9 @@ class RowEdits:
     def _edit(self, point: HookPoint, value: Float[Tensor, "batch pos d_model"]) -> Tensor | None:
         if point not in self._awaited:
             raise InterventionError(
-                f"{point} was computed by a pass that was not announced, so that nobody knows "
-                "which positions of it to edit. Call forward, run_until or generate of "
-                "LanguageModel, not the network itself."
+                f"{point} was computed twice in one pass, or by a pass that was not announced, so "
+                "that nobody knows which positions to edit. Call forward, run_until or generate "
+                "of LanguageModel, not the network itself."
             )
         self._awaited.remove(point)
         if point not in self._applied:

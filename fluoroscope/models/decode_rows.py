@@ -92,6 +92,11 @@ class DecodeRows:
     def n_free(self) -> int:
         return self.n_rows - self.n_active
 
+    @property
+    def has_finished(self) -> bool:
+        """Whether a text is done and was not fetched yet."""
+        return bool(self._done)
+
     def admit(self, new: Sequence[NewRow]) -> None:
         """Gives each row a place, its prompt's columns, and its first token."""
         start, stop = self.n_active, self.n_active + len(new)

@@ -1,7 +1,7 @@
 """The loop behind `generate`: reads prompts, decodes rows, and refills places that fall free."""
 
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -69,17 +69,24 @@ class Decoding:
         self._waiting: deque[tuple[_Read, int]] = deque()
         self._segments: dict[Tokens, Segment] = {}
 
-    @torch.no_grad()
-    def run(self) -> Generator[Generation, None, None]:
-        """Texts as they are done."""
-        with self._reader.open(), self._model.hooked(self._pooled.hooks):
-            while self._cells or self._waiting or self._rows.n_active:
-                if self._should_refill():
-                    self._refill()
-                    yield from self._rows.finished()
-                if self._rows.n_active:
-                    self._rows.step()
-                    yield from self._rows.finished()
+    def run(self) -> Iterator[Generation]:
+        """Texts as they are done; whoever gets one finds the network as it was before."""
+        while self._cells or self._waiting or self._rows.n_active:
+            with (
+                torch.no_grad(),
+                self._reader.open(),
+                self._model.hooked(self._pooled.hooks),
+            ):
+                self._work()
+            yield from self._rows.finished()
+
+    def _work(self) -> None:
+        """Goes on until a text is done."""
+        while not self._rows.has_finished:
+            if self._should_refill():
+                self._refill()
+            else:
+                self._rows.step()
 
     def _make_cells(self) -> list[Cell]:
         active = self._model.interventions

@@ -10,7 +10,6 @@ a row that was not edited at every position where it should have been is an erro
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -123,11 +122,9 @@ def generate(
     prepared = prepare(model, given)
     decoding = Decoding(model, prepared, sampling or Sampling(), max_rows, logprobs, captures or {})
     found: list[Generation | None] = [None] * len(given)
-    # Closed at once, not when it is collected: the network gets its own attention back.
-    with closing(decoding.run()) as generations:
-        for generation in generations:
-            found[generation.request] = generation
-            if on_finish is not None:
-                on_finish(generation)
+    for generation in decoding.run():
+        found[generation.request] = generation
+        if on_finish is not None:
+            on_finish(generation)
     assert all(one is not None for one in found)
     return [one for one in found if one is not None]

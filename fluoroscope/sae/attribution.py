@@ -9,6 +9,7 @@ activation (integrated gradients, Sundararajan et al. 2017, arXiv:1703.01365).
 How well the estimates rank the exact effects is a number of its own: `rank_agreement`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -96,6 +97,9 @@ def rank_agreement(
         )
 
     def rho(rows: np.ndarray) -> float:
+        if np.ptp(true[rows]) == 0 or np.ptp(guess[rows]) == 0:
+            # Without differences there is no order.
+            return math.nan
         return float(stats.spearmanr(true[rows], guess[rows]).statistic)
 
     tenth = max(1, n // 10)
@@ -103,14 +107,14 @@ def rank_agreement(
     right = float(np.mean(np.sign(true[strongest]) == np.sign(guess[strongest])))
     measured = {
         "spearman": resampled_interval(rho, n, seed),
-        "right sign in the strongest tenth": Interval(right, float("nan"), float("nan")),
+        "right sign in the strongest tenth": Interval(right, math.nan, math.nan),
     }
     for name, k in (
         ("found of the strongest 10", min(10, n)),
         ("found of the strongest tenth", tenth),
     ):
         both = _strongest(true, k) & _strongest(guess, k)
-        measured[name] = Interval(len(both) / k, float("nan"), float("nan"))
+        measured[name] = Interval(len(both) / k, math.nan, math.nan)
     rows = [(name, *interval, n) for name, interval in measured.items()]
     return pl.DataFrame(rows, schema=["name", "value", "low", "high", "n"], orient="row")
 

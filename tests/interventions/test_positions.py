@@ -144,7 +144,7 @@ def test_no_place_and_no_marker_are_refused():
         ("aXbXc", "X", 3),
         ("this is it", "it", 11),
         ("it", "it", 3),
-        # Letters of special tokens are no text, unless one is asked for by name.
+        # Letters of special tokens are no text; whole ones may be asked for.
         ("has a b", "b", 8),
         ("é世x", "世", 6),
         ("abc", "<bos>", 1),
@@ -165,8 +165,10 @@ def test_after_is_found_wherever_the_marker_stands(text, data):
 
 
 def test_a_marker_that_the_prompt_does_not_have_is_named_with_the_prompt():
-    with pytest.raises(InterventionError, match=r"after\(A:\): the prompt '<bos>abc' does not"):
+    with pytest.raises(InterventionError, match=r"after\(A:\): the prompt 'abc' does not contain"):
         spans(after("A:"), tokens_of("abc"))
+    with pytest.raises(InterventionError, match=r"after\(bos\)"):
+        spans(after("bos"), tokens_of("abc"))
 
 
 def test_a_marker_that_spans_tokens_of_a_real_tokenizer_is_found(stories_model):

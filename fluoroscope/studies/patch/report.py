@@ -23,7 +23,7 @@ def write_report(run: Run, config: PatchConfig) -> None:
     report = Report(
         f"Patches of {config.model.name.rstrip('/').rpartition('/')[2]}",
         f"{sum(len(sae.latents) for sae in sweep.saes):,} latents of "
-        f"{len(sweep.saes)} SAEs, at {sweep.positions}",
+        f"{', '.join(sae.hook_point for sae in sweep.saes)}, edited at {sweep.positions}",
         facts={
             "texts": len(cells),
             "cells": cells.select("prompt", "cell").n_unique(),
@@ -61,7 +61,7 @@ def _add_kinds(report: Report, found: pl.DataFrame) -> None:
         size = part["difference"].abs().to_numpy()
         rows.append((kind, condition, outcome, part.height, *mean_interval(size)))
     schema = ["kind", "condition", "outcome", "edits", "mean effect", "low", "high"]
-    frame = pl.DataFrame(rows, schema=schema, orient="row").sort(
+    frame = pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None).sort(
         pl.col("outcome"), pl.col("kind").replace_strict({k: i for i, k in enumerate(_KINDS)})
     )
     report.table("kinds", frame, "The mean size of the difference from the baseline.")
@@ -129,7 +129,7 @@ def _add_edits(report: Report, found: pl.DataFrame, config: PatchConfig) -> None
             for outcome in found["outcome"].unique(maintain_order=True)
         ]
     )
-    report.table("strongest", strongest.drop("cell"), "The strongest edits.")
+    report.table("strongest", strongest.drop("cell").fill_nan(None), "The strongest edits.")
 
 
 def _add_texts(report: Report, cells: pl.DataFrame, found: pl.DataFrame) -> None:
@@ -141,16 +141,21 @@ def _add_texts(report: Report, cells: pl.DataFrame, found: pl.DataFrame) -> None
         .head(_SHOWN_TEXTS)["cell"]
         .to_list()
     )
-    without = cells.filter((pl.col("cell") == 0) & (pl.col("trial") == 0))
-    baseline = dict(zip(without["prompt"], without["text"], strict=True))
+    without = cells.filter(pl.col("cell") == 0).select("prompt", "trial", "text")
     rows = []
     for cell in order:
-        part = cells.filter((pl.col("cell") == cell) & (pl.col("trial") == 0)).row(0, named=True)
-        edit = f"{part['hook_point']} latent {part['latent']}, {part['condition']}"
-        rows.append((edit, part["prompt"], baseline[part["prompt"]], part["text"]))
+        both = cells.filter(pl.col("cell") == cell).join(
+            without, on=["prompt", "trial"], suffix=" without", maintain_order="left"
+        )
+        differing = both.filter(pl.col("text") != pl.col("text without"))
+        if differing.height == 0:
+            continue
+        first = differing.row(0, named=True)
+        edit = f"{first['hook_point']} latent {first['latent']}, {first['condition']}"
+        rows.append((edit, first["prompt"], first["trial"], first["text without"], first["text"]))
     report.text(
-        "The first trial of the first prompt under the strongest edits, beside the same without "
-        "one. All texts are in `sweep/cells.parquet`."
+        "The first text that each of the strongest edits changed, beside the one without it. All "
+        "texts are in `sweep/cells.parquet`."
     )
-    schema = ["edit", "prompt", "without", "with"]
+    schema = ["edit", "prompt", "trial", "without", "with"]
     report.table("texts", pl.DataFrame(rows, schema=schema, orient="row"))

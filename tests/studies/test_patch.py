@@ -1,0 +1,187 @@
+"""Sweeps: the grid that was asked for, the same texts whoever writes them, and clear refusals."""
+
+import polars as pl
+import pytest
+
+from fluoroscope.core.config import build
+from fluoroscope.core.errors import ConfigError, MismatchError, UserError
+from fluoroscope.features.effects import effects
+from fluoroscope.interventions.positions import GENERATED, LAST
+from fluoroscope.interventions.steering import steer
+from fluoroscope.models.generation import Request, generate
+from fluoroscope.runs.engine import execute
+from fluoroscope.runs.how import How
+from fluoroscope.sae.formats.native import load_sae
+from fluoroscope.sae.latent_edits import SetLatent
+from fluoroscope.steps.sweep import SCHEMA, read_cells
+from fluoroscope.studies.patch.spec import PatchSpec
+from fluoroscope.studies.patch.study import PatchStudy
+
+SETTINGS = {
+    "model": "organism",
+    "sae": "organism:batch_topk",
+    "hook_points": "3.resid_post,4.resid_post",
+    "latents": "0-4",
+    "values": [0, 4, "*3"],
+    "prompts": {"source": "organism:risk", "n": 2},
+    "texts": {"trials": 3, "max_tokens": 8, "tile": 20},
+    "controls": {"n_random": 2},
+    "outcomes": {"stop": "^ ?Stop"},
+}
+
+
+def config(**changes):
+    return PatchStudy().resolve(build(PatchSpec, {**SETTINGS, **changes}))
+
+
+def test_the_grid_is_every_latent_at_every_value_with_its_controls():
+    cells = config().sweep.cells()
+    # Two SAEs: a reconstruction, 5 latents x 3 values, 2 random latents x 2 values that are set.
+    assert len(cells) == 1 + 2 * (1 + 5 * 3 + 2 * 2)
+    assert cells[0].kind == "baseline"
+    assert [cell.number for cell in cells] == list(range(len(cells)))
+    assert len(set(cells)) == len(cells)
+    scaled = [cell for cell in cells if cell.kind == "scale"]
+    assert {(cell.hook_point, cell.latent) for cell in scaled} == {
+        (point, latent) for point in ("3.resid_post", "4.resid_post") for latent in range(5)
+    }
+
+
+def test_values_of_their_own_come_from_the_columns_of_a_file(tmp_path):
+    file = tmp_path / "latents.csv"
+    file.write_text(
+        "hook_point,latent,safe,risky,note\n"
+        "3.resid_post,7,0.5,2,a\n4.resid_post,1,1,9,b\n3.resid_post,2,0,4,c\n"
+    )
+    cells = config(latents=str(file), values=None, controls={"n_random": 0}).sweep.cells()
+    found = {(c.hook_point, c.latent, c.condition): c.value for c in cells if c.kind == "set"}
+    assert found == {
+        ("3.resid_post", 7, "safe"): 0.5,
+        ("3.resid_post", 7, "risky"): 2,
+        ("3.resid_post", 2, "safe"): 0,
+        ("3.resid_post", 2, "risky"): 4,
+        ("4.resid_post", 1, "safe"): 1,
+        ("4.resid_post", 1, "risky"): 9,
+    }
+
+
+@pytest.fixture(scope="module")
+def runs_root(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def finished(runs_root):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLUOROSCOPE_RUNS", str(runs_root))
+        spec = build(PatchSpec, SETTINGS)
+        return execute(PatchStudy(), spec, "sweep", How(devices="cpu"))
+
+
+def test_texts_are_those_that_steering_gives_one_by_one(finished, organism_model):
+    table = read_cells(finished)
+    sweep = finished.config.sweep
+    assert table.schema == pl.Schema(SCHEMA)
+    assert len(table) == 2 * len(sweep.cells()) * 3
+    row = table.filter((pl.col("latent") == 3) & (pl.col("value") == 4)).row(4, named=True)
+    folder = next(s.folder for s in sweep.saes if s.hook_point == row["hook_point"])
+    edit = {row["hook_point"]: SetLatent(load_sae(folder), 3, 4.0)}
+    text = next(p.text for p in sweep.prompts if p.id == row["prompt"])
+    request = Request(prompt=text, seed=row["seed"], max_tokens=8)
+    with steer(organism_model, edit, LAST | GENERATED):
+        (alone,) = generate(organism_model, [request])
+    assert alone.text == row["text"]
+    assert alone.n_edits == row["n_edits"]
+
+
+def test_trials_have_the_same_luck_in_every_cell(finished):
+    table = read_cells(finished)
+    seeds = table.group_by("prompt", "trial").agg(pl.col("seed").n_unique())
+    assert seeds["seed"].to_list() == [1] * 6
+    assert table["seed"].n_unique() == 6
+
+
+def test_worker_processes_write_the_same_bytes(finished, runs_root, monkeypatch):
+    monkeypatch.setenv("FLUOROSCOPE_RUNS", str(runs_root))
+    spec = build(PatchSpec, SETTINGS)
+    how = How(executor="processes", workers=2, devices="cpu")
+    other = execute(PatchStudy(), spec, "sweep-two", how)
+    files = [run.step_folder("sweep") / "cells.parquet" for run in (finished, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_report_shows_effects_beside_their_controls(finished):
+    page = (finished.folder / "report.html").read_text()
+    assert "random latent" in page
+    assert (finished.folder / "figures" / "doses.png").stat().st_size > 10_000
+    table = pl.read_parquet(finished.folder / "tables" / "effects.parquet")
+    again = effects(read_cells(finished), {"stop": "^ ?Stop"})
+    assert table.equals(again)
+    kinds = set(table["kind"])
+    assert kinds == {"set", "scale", "reconstruction", "random latent"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"latents": "510-512"}, "no latent 512"),
+        ({"latents": [3, 3]}, "named twice"),
+        ({"latents": "a"}, "latents are"),
+        ({"latents": "none.csv"}, "no file"),
+        ({"values": ["x"]}, "values are numbers"),
+        ({"values": None}, "Say what latents"),
+        ({"values": [1, 1.0]}, "different numbers"),
+        ({"values": ["nan"]}, "finite"),
+        ({"sae": "nothing-here"}, "no SAE in"),
+        ({"sae": ["organism:batch_topk", "organism:jumprelu"]}, "two SAEs of"),
+        ({"hook_points": "3.mlp_out"}, "no SAE of 3.mlp_out"),
+        ({"hook_points": "9.resid_post"}, "no hook point 9"),
+        ({"prompts": ["", "a"]}, "is empty"),
+        ({"prompts": ["a" * 5000]}, "reads at most"),
+        ({"prompts": []}, "no prompt"),
+        ({"prompts": "none.txt"}, "no file"),
+        ({"prompts": "Once upon a time"}, "give texts as a list"),
+        ({"prompts": {"source": ["a"], "n": 2}}, "there are 1 prompts"),
+        ({"prompts": "organism:luck"}, "risk, known"),
+        ({"prompts": ["You bet"], "texts": {"stop": ["You"]}}, "prompt begins with"),
+        ({"prompts": ["a"], "texts": {"stop": [""]}}, "stop string is empty"),
+        ({"positions": "SOMEWHERE"}, "Positions are"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_runs(changes, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLUOROSCOPE_RUNS", str(tmp_path))
+    with pytest.raises(UserError, match=said):
+        execute(PatchStudy(), build(PatchSpec, {**SETTINGS, **changes}), "bad", How())
+    assert not (tmp_path / "bad").exists()
+
+
+def test_an_sae_of_another_model_is_refused(stories_folder):
+    with pytest.raises(MismatchError, match="made for another model"):
+        config(model=str(stories_folder))
+
+
+def test_prompts_are_read_from_every_kind_of_file(tmp_path):
+    frame = pl.DataFrame({"id": ["x", "y"], "text": ["one", "two"]})
+    frame.write_csv(tmp_path / "p.csv")
+    frame.write_parquet(tmp_path / "p.parquet")
+    frame.write_ndjson(tmp_path / "p.jsonl")
+    (tmp_path / "p.txt").write_text("one\n\ntwo\n")
+    for name in ("p.csv", "p.parquet", "p.jsonl"):
+        found = config(prompts=str(tmp_path / name)).sweep.prompts
+        assert [(p.id, p.text) for p in found] == [("x", "one"), ("y", "two")]
+    found = config(prompts=str(tmp_path / "p.txt")).sweep.prompts
+    assert [(p.id, p.text) for p in found] == [("0", "one"), ("1", "two")]
+    (tmp_path / "twice.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n')
+    with pytest.raises(ConfigError, match="the id '1'"):
+        config(prompts=str(tmp_path / "twice.jsonl"))
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\nnot json\n')
+    with pytest.raises(ConfigError, match="Line 2"):
+        config(prompts=str(tmp_path / "bad.jsonl"))
+
+
+def test_what_a_sweep_costs_is_said_before_it_runs():
+    (step,) = PatchStudy().steps(config())
+    cost = step.cost()
+    cells = len(config().sweep.cells())
+    assert f"{2 * cells * 3:,} texts of {2 * cells:,} cells" in cost.note
+    assert cost.flops > 0
