@@ -86,7 +86,7 @@ class _Named:
             case "PROMPT":
                 return [(0, n)]
             case "LAST":
-                return [(n - 1, n)]
+                return [(max(0, n - 1), n)]
             case "GENERATED":
                 return [(n, FOREVER)]
             case _:
