@@ -16,7 +16,7 @@ Floor: the arithmetic of the tokens that are written, at the speed of a plain ma
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -100,7 +100,7 @@ def write(
     max_rows: int = N_CELLS,
     prompts: Sequence[tuple[int, ...]] | None = None,
 ) -> None:
-    """n texts by our engine."""
+    """So many texts by our engine."""
     requests = [
         Request(
             prompt=prompts[i] if prompts else patched.prompt,
@@ -256,17 +256,21 @@ def _discard(_: object) -> None:
 def measure(rounds: int, parts: Sequence[str]) -> Outcome:
     table = Table()
     small, large = stories(), wide()
-    run: dict[str, Callable[[], None]] = {
-        "sampling": lambda: [
-            sampling(small, table, rounds, {ONE: 25, LITERAL: 60, FIFTY: 2}),
-            sampling(large, table, max(3, rounds // 2), {ONE: 5, LITERAL: 30}),
-        ][0],
-        "edits": lambda: edits(large, table, rounds),
-        "screening": lambda: [screening(p, table, rounds) for p in (small, large)][0],
-        "attribution": lambda: [attribution(p, table, rounds) for p in (small, large)][0],
-    }
     for part in parts:
-        run[part]()
+        match part:
+            case "sampling":
+                sampling(small, table, rounds, {ONE: 25, LITERAL: 60, FIFTY: 2})
+                sampling(large, table, max(3, rounds // 2), {ONE: 5, LITERAL: 30})
+            case "edits":
+                edits(large, table, rounds)
+            case "screening":
+                screening(small, table, rounds)
+                screening(large, table, max(3, rounds // 2))
+            case "attribution":
+                attribution(small, table, rounds)
+                attribution(large, table, rounds)
+            case _:
+                raise SystemExit(f"There is no part {part!r}.")
     return Outcome(
         title="Interventions",
         columns=["where", "way", "CPU time", "times faster than", "note"],
