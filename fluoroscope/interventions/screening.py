@@ -117,6 +117,10 @@ class Screen:
             )
         return found
 
+    def rows_per_pass(self, width: int = 1) -> int:
+        """Edits that go through at once, each of which may become `width` rows."""
+        return max(1, min(_MAX_ROWS, _MAX_NUMBERS // len(self.baseline)) // width)
+
     def _passes(
         self, edits: Sequence[EditSet] | TermBlock, depth: int, width: int = 1
     ) -> Iterator[tuple[Tensor, Float[Tensor, "rows vocab"], RowCache]]:
@@ -132,7 +136,7 @@ class Screen:
         )
         blocks = [intervention.first_block(number) for number in range(len(edits))]
         by_block = torch.tensor(blocks)
-        n_rows = max(1, min(_MAX_ROWS, _MAX_NUMBERS // len(self.baseline)) // width)
+        n_rows = self.rows_per_pass(width)
         with self.reader.open(), self.model.intervened(intervention):
             for block in sorted(set(blocks)):
                 for rows in torch.where(by_block == block)[0].split(n_rows):

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float
-from scipy import stats
+from scipy.stats import rankdata
 from torch import Tensor
 
 from fluoroscope.core.errors import InterventionError
@@ -100,7 +100,8 @@ def rank_agreement(
         if np.ptp(true[rows]) == 0 or np.ptp(guess[rows]) == 0:
             # Without differences there is no order.
             return math.nan
-        return float(stats.spearmanr(true[rows], guess[rows]).statistic)
+        # Spearman's coefficient is Pearson's of the ranks, ties sharing their mean rank.
+        return float(np.corrcoef(rankdata(true[rows]), rankdata(guess[rows]))[0, 1])
 
     tenth = max(1, n // 10)
     strongest = np.argsort(-np.abs(true), kind="stable")[:tenth]

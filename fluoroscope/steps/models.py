@@ -5,8 +5,11 @@ from pydantic import PositiveInt
 from fluoroscope.activations.extract_config import StoreDtype
 from fluoroscope.core.config import Config
 from fluoroscope.core.storage import COMMIT
+from fluoroscope.models.hub import find_config
 from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.models.model_spec import ModelSpec
 from fluoroscope.models.shape import ModelShape
+from fluoroscope.organism.shipping import is_organism
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost
 
@@ -21,6 +24,18 @@ class ModelConfig(Config):
     n_layers: PositiveInt
     is_organism: bool
     """Whether its folder says what was planted in it."""
+
+
+def resolve_model(spec: ModelSpec, shape: ModelShape) -> ModelConfig:
+    """The model that a user named, with what its files say."""
+    return ModelConfig(
+        name=spec.source,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        d_model=shape.d_model,
+        n_layers=shape.n_layers,
+        is_organism=is_organism(find_config(spec.source, spec.revision).parent),
+    )
 
 
 def forward_cost(

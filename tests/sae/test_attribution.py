@@ -96,7 +96,7 @@ def test_what_is_missing_for_an_attribution_is_named(setting):
     screen = Screen(model, PROMPT)
     with pytest.raises(InterventionError, match="No SAE"):
         attribute(screen, {}, {}, probability_of(TOKENS))
-    with pytest.raises(InterventionError, match="40 latents at 0.resid_post"):
+    with pytest.raises(InterventionError, match=r"40 latents at 0\.resid_post"):
         attribute(screen, saes, {}, probability_of(TOKENS))
     with pytest.raises(InterventionError, match="three effects"):
         rank_agreement(torch.ones(2), torch.ones(2))

@@ -9,16 +9,14 @@ from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.data.corpus_config import Split
 from fluoroscope.models.hook_points import HookPoint, parse_hook_points
-from fluoroscope.models.hub import find_config
 from fluoroscope.models.shape import ModelShape
-from fluoroscope.organism.shipping import is_organism
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
 from fluoroscope.sae.architectures import SAES
 from fluoroscope.steps.evaluate_saes import EvaluateSAEsStep
 from fluoroscope.steps.extract import ExtractStep, TokeniseStep, text_sources
-from fluoroscope.steps.models import ModelConfig
+from fluoroscope.steps.models import resolve_model
 from fluoroscope.steps.score_saes import ScoreSAEsStep, can_be_scored
 from fluoroscope.steps.train_saes import SAEPlan, TrainSAEsStep
 from fluoroscope.studies.dictionary.config import DictionaryConfig
@@ -37,14 +35,7 @@ class DictionaryStudy(Study[DictionarySpec, DictionaryConfig]):
         from_store = spec.activations == "store"
         _check(spec, shape, from_store)
         size = spec.hook_points_per_loop or (1 if from_store else len(points))
-        model = ModelConfig(
-            name=spec.model.source,
-            revision=spec.model.revision,
-            dtype=spec.model.dtype,
-            d_model=shape.d_model,
-            n_layers=shape.n_layers,
-            is_organism=is_organism(find_config(spec.model.source, spec.model.revision).parent),
-        )
+        model = resolve_model(spec.model, shape)
         return DictionaryConfig(
             model=model,
             shape=shape,

@@ -28,8 +28,9 @@ class PromptsSpec(Config):
     @field_validator("source")
     @classmethod
     def _looks_like_prompts(cls, value: str | list[str]) -> str | list[str]:
-        is_file = isinstance(value, str) and not value.startswith("organism:")
-        if is_file and not Path(value).suffix:
+        if isinstance(value, list) or value.startswith("organism:"):
+            return value
+        if not Path(value).suffix:
             raise ValueError(
                 f"{value!r} is no file of prompts; give texts as a list: "
                 'prompts=["Once upon a time"].'

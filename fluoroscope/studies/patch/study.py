@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.interventions.positions import Positions
-from fluoroscope.models.hub import find_config, model_fingerprint
+from fluoroscope.models.hub import model_fingerprint
 from fluoroscope.models.loading import load_tokenizer
 from fluoroscope.models.requests import check_stop_strings
 from fluoroscope.models.shape import ModelShape
-from fluoroscope.organism.shipping import is_organism
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
-from fluoroscope.steps.models import ModelConfig
+from fluoroscope.steps.models import resolve_model
 from fluoroscope.steps.sweep import SweepStep
 from fluoroscope.steps.sweep_config import Prompt, SweepConfig
 from fluoroscope.studies.patch.config import PatchConfig
@@ -29,14 +28,7 @@ class PatchStudy(Study[PatchSpec, PatchConfig]):
 
     def resolve(self, spec: PatchSpec) -> PatchConfig:
         shape = ModelShape.of(spec.model.source, spec.model.revision)
-        model = ModelConfig(
-            name=spec.model.source,
-            revision=spec.model.revision,
-            dtype=spec.model.dtype,
-            d_model=shape.d_model,
-            n_layers=shape.n_layers,
-            is_organism=is_organism(find_config(spec.model.source, spec.model.revision).parent),
-        )
+        model = resolve_model(spec.model, shape)
         Positions.parse(spec.positions)
         saes, conditions = make_grid(spec, model)
         return PatchConfig(
