@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
+from scipy.stats import t as student
 
 from fluoroscope.core.seeding import stream
 
@@ -35,12 +36,24 @@ def share_interval(is_so: Bool[np.ndarray, " n"]) -> Interval:
 
 
 def mean_interval(values: Float[np.ndarray, " n"]) -> Interval:
-    """Of a mean, by its standard error."""
+    """Of a mean, by its standard error and Student's t."""
     mean = float(values.mean())
     if len(values) < MIN_UNITS:
         return Interval(mean, math.nan, math.nan)
-    reach = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
+    t = float(student.ppf(_TAILS[1], len(values) - 1))
+    reach = t * float(values.std(ddof=1)) / len(values) ** 0.5
     return Interval(mean, mean - reach, mean + reach)
+
+
+def paired_interval(gained: int, lost: int, n: int) -> Interval:
+    """Of a difference of shares among `n` pairs, `gained` of which are so only with, `lost` only
+    without (Bonett and Price 2012).
+    """
+    # One more of each: pairs of which none differs leave a difference possible.
+    more, less, total = (gained + 1) / (n + 2), (lost + 1) / (n + 2), n + 2
+    reach = float(norm.ppf(_TAILS[1])) * ((more + less - (more - less) ** 2) / total) ** 0.5
+    low, high = max(-1.0, more - less - reach), min(1.0, more - less + reach)
+    return Interval((gained - lost) / n, low, high)
 
 
 def ratio_interval(
@@ -65,7 +78,7 @@ def resampled_interval(
 ) -> Interval:
     """Of a function of which of `n` units are taken, by a percentile bootstrap."""
     value = float(statistic(np.arange(n)))
-    if n < MIN_UNITS:
+    if n < MIN_UNITS or math.isnan(value):
         return Interval(value, math.nan, math.nan)
     random = stream(seed, "bootstrap")
     draws = [statistic(random.integers(n, size=n)) for _ in range(n_resamples)]

@@ -37,14 +37,14 @@ class AnswerTree:
     ) -> None:
         self._root = _Node(-1)
         self.n_answers = len(answers)
+        if isinstance(answers, str):
+            raise InterventionError(f"Answers are a list of texts; write [{answers!r}].")
         if not answers:
             raise InterventionError("No answer was given; name at least one.")
         for number, answer in enumerate(answers):
             node = self._root
             for token in answer_tokens(model, prompt, answer):
                 node = node.children.setdefault(token, _Node(token))
-            if node is self._root:
-                raise InterventionError("An answer has no token; give at least one.")
             if node.answers:
                 raise InterventionError(f"The answer {answer!r} is given twice.")
             node.answers.append(number)
@@ -129,6 +129,7 @@ class AnswerTree:
 def answer_tokens(model: LanguageModel, prompt: str | tuple[int, ...], answer: Answer) -> list[int]:
     """What the tokenizer adds for an answer behind the prompt."""
     if not isinstance(answer, str):
+        check_tokens(model, answer, f"The answer {answer!r}")
         return list(answer)
     if not isinstance(prompt, str):
         raise InterventionError(
@@ -143,3 +144,14 @@ def answer_tokens(model: LanguageModel, prompt: str | tuple[int, ...], answer: A
             "what stands between them, such as a space, or give its tokens as a tuple."
         )
     return both[len(before) :]
+
+
+def check_tokens(model: LanguageModel, tokens: Sequence[int], name: str) -> None:
+    """Raises `InterventionError` where there is no token, or one that the model does not have."""
+    if len(tokens) == 0:
+        raise InterventionError(f"{name} has no token; give at least one.")
+    wrong = next((token for token in tokens if not 0 <= token < model.vocab_size), None)
+    if wrong is not None:
+        raise InterventionError(
+            f"{name} has the token {wrong}; {model.name} has tokens 0 to {model.vocab_size - 1}."
+        )

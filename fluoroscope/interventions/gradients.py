@@ -36,6 +36,7 @@ def last_position_gradients(
     """Activations with `offsets` added (by default none, one row), and gradients of each row's
     score with respect to them.
     """
+    screen.check_unchanged()
     offsets = offsets or {}
     n_rows = max((len(rows) for rows in offsets.values()), default=1)
     n = len(screen.prompt)

@@ -54,9 +54,9 @@ class Positions:
 
     @staticmethod
     def parse(text: str) -> "Positions":
-        """From what `str` gives: `last|generated`, `at(0,-1)`, `after(Answer:)`.
+        r"""From what `str` gives: `last|generated`, `at(0,-1)`, `after(Answer:)`.
 
-        A closing bracket inside a text is written `\\)`.
+        A closing bracket inside a text is written `\)`.
         """
         parts: list[_Part] = []
         # Every part and the bar behind it; behind the last part there is none.
@@ -177,11 +177,11 @@ def _end_of_marker(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], 
     if marker not in text:
         shown = text if len(text) <= 80 else f"{text[:77]}..."
         raise InterventionError(f"after({marker}): the prompt {shown!r} does not contain it.")
-    # More tokens only add to the text, so the first prefix that contains it is found by halving,
+    # More tokens only add to the text, so the first prefix that contains it is found by halving.
+    # Half a character at its end, of up to three tokens, may spoil whole ones, and is let go.
     low, high = 1, len(prompt)
     while low < high:
         middle = (low + high) // 2
-        # and half a character at its end, which may spoil whole ones before it, is let go.
         prefixes = (prompt[:n] for n in range(middle, max(0, middle - 4), -1))
         if any(marker in _decode(tokenizer, prefix, is_special) for prefix in prefixes):
             high = middle
@@ -190,12 +190,10 @@ def _end_of_marker(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], 
     return low
 
 
-def _decode(
-    tokenizer: PreTrainedTokenizerBase, tokens: tuple[int, ...], is_special: bool
-) -> str:
+def _decode(tokenizer: PreTrainedTokenizerBase, tokens: tuple[int, ...], is_special: bool) -> str:
     # Cleaning would take away spaces of earlier tokens, and then texts would not only grow.
     found = tokenizer.decode(
-        tokens, skip_special_tokens=not is_special, clean_up_tokenization_spaces=False
+        list(tokens), skip_special_tokens=not is_special, clean_up_tokenization_spaces=False
     )
     assert isinstance(found, str)
     return found

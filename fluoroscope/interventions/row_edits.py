@@ -24,7 +24,6 @@ from fluoroscope.models.hooking import Hook
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.passes import Pass
 
-
 EditSet = Mapping[HookPoint | str, Edit | Placed | Sequence[Edit | Placed]]
 """What is edited where: for each hook point one edit or several, which add up."""
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluoroscope.core.errors import InterventionError
-from fluoroscope.interventions.answers import Answer, AnswerTree
+from fluoroscope.interventions.answers import Answer, AnswerTree, check_tokens
 from fluoroscope.interventions.positions import LAST, Positions
 from fluoroscope.interventions.row_edits import EditSet, RowEdits
 from fluoroscope.interventions.term_block import BlockEdits, TermBlock
@@ -32,6 +32,8 @@ from fluoroscope.models.skipped_blocks import BlockOutputs
 _MAX_ROWS = 1024
 _MAX_NUMBERS = 2**26
 """Probabilities that are held at once: half a gibibyte."""
+
+_ELSE = "Sample with generate() to edit earlier ones."
 
 
 class Screen:
@@ -56,13 +58,14 @@ class Screen:
             )
         self.model, self.sampling, self.positions = model, sampling or Sampling(), positions
         self.given, self.prompt = prompt, prompt_tokens(model, prompt)
+        self._weights = _weights_of(model)
         self.reader = RowReader(model)
         self._outputs = BlockOutputs(model)
         spans = positions.spans(self.prompt, model.tokenizer)
         if spans[0][0] != len(self.prompt) - 1:
             raise InterventionError(
                 f"A screen knows edits of the last position of a prompt, LAST or LAST | GENERATED; "
-                f"got {positions}. Sample with generate() to edit earlier ones."
+                f"got {positions}. {_ELSE}"
             )
         n = len(self.prompt)
         with self.reader.open():
@@ -90,6 +93,8 @@ class Screen:
     ) -> dict[str, Float[Tensor, " edits"]]:
         """Probability that the next token is one of a named set, under each edit."""
         names = list(tokens)
+        for name in names:
+            check_tokens(self.model, tokens[name], f"The set {name!r}")
         inside = self.baseline.new_zeros(len(self.baseline), len(names))
         for column, name in enumerate(names):
             inside[list(tokens[name]), column] = 1
@@ -108,6 +113,12 @@ class Screen:
         sum to at most 1; the rest is what is no answer.
         """
         tree = AnswerTree(self.model, self.given, answers)
+        room = self.model.context_length - len(self.prompt)
+        if tree.depth > room:
+            raise InterventionError(
+                f"The longest answer has {tree.depth + 1} tokens, and behind the "
+                f"{len(self.prompt)} of the prompt {self.model.name} has room for {room + 1}."
+            )
         found = self.baseline.new_empty(len(edits), len(answers))
         for rows, logits, cache in self._passes(edits, tree.depth, tree.width):
             found[rows] = tree.probabilities(
@@ -116,6 +127,16 @@ class Screen:
                 lambda *level, some=rows: self._read_on(some, *level),
             )
         return found
+
+    def check_unchanged(self) -> None:
+        """Raises `InterventionError` unless the model is as it was when the prompt was read."""
+        if self.model.interventions:
+            raise InterventionError("The model is being edited by something else than this screen.")
+        if _weights_of(self.model) != self._weights:
+            raise InterventionError(
+                f"The weights of {self.model.name} have changed since this screen read its prompt. "
+                "Make a new Screen."
+            )
 
     def rows_per_pass(self, width: int = 1) -> int:
         """Edits that go through at once, each of which may become `width` rows."""
@@ -127,13 +148,8 @@ class Screen:
         """Numbers of edits, the logits behind the prompt, and a cache with room for `depth` tokens
         of an answer, of which there are up to `width` at once.
         """
-        if self.model.interventions:
-            raise InterventionError("The model is being edited by something else than this screen.")
-        intervention = (
-            BlockEdits(self.model, edits, self.positions)
-            if isinstance(edits, TermBlock)
-            else RowEdits(self.model, edits, self.positions)
-        )
+        self.check_unchanged()
+        intervention = self._intervention(edits)
         blocks = [intervention.first_block(number) for number in range(len(edits))]
         by_block = torch.tensor(blocks)
         n_rows = self.rows_per_pass(width)
@@ -149,6 +165,20 @@ class Screen:
                     with self._outputs.skipping(block, len(rows)):
                         logits = self._read(rows, last, 0, cache)
                     yield rows, logits, cache
+
+    def _intervention(self, edits: Sequence[EditSet] | TermBlock) -> BlockEdits | RowEdits:
+        if isinstance(edits, TermBlock):
+            return BlockEdits(self.model, edits, self.positions)
+        found, last = RowEdits(self.model, edits, self.positions), len(self.prompt) - 1
+        for number in range(len(edits)):
+            # Edits of a list may have positions of their own.
+            first = found.first_position(number, self.prompt)
+            if first < last:
+                raise InterventionError(
+                    f"Edit {number} acts at position {first}, and a screen knows edits of the "
+                    f"prompt's last position, {last}. {_ELSE}"
+                )
+        return found
 
     def _read_on(
         self, rows: Tensor, members: Tensor, tokens: Sequence[int], place: int, cache: RowCache
@@ -198,3 +228,11 @@ class Screen:
                 f"Edits at position {n - 1} were applied {int(a_pass.fired.sum())} times to "
                 f"{len(a_pass.fired)} rows: a hook did not fire. The effects are not exact."
             )
+
+
+def _weights_of(model: LanguageModel) -> list[tuple[int, int]]:
+    """Where each weight lies and how often it was written to, which takes no time to read."""
+    return [
+        (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        for weight in model.network.parameters()
+    ]

@@ -5,12 +5,13 @@ one kind: nothing is done for each of them in Python.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluoroscope.core.errors import InterventionError, MismatchError
 from fluoroscope.interventions.positions import LAST, Positions
 from fluoroscope.interventions.row_edits import first_block
 from fluoroscope.models.hook_points import HookPoint
@@ -33,15 +34,35 @@ class TermBlock:
     alpha: Float[Tensor, " edits"]
     beta: Float[Tensor, " edits"]
 
+    def __post_init__(self) -> None:
+        lengths = [len(getattr(self, name)) for name in _COLUMNS]
+        if len(set(lengths)) > 1:
+            said = ", ".join(f"{n} {name}" for name, n in zip(_COLUMNS, lengths, strict=True))
+            raise InterventionError(f"A TermBlock has one of each for every edit; got {said}.")
+
     def __len__(self) -> int:
         return len(self.alpha)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "TermBlock":
+        return replace(self, **{name: getattr(self, name).to(device, dtype) for name in _COLUMNS})
+
+
+_COLUMNS = ("read", "write", "bias", "threshold", "alpha", "beta")
 
 
 class BlockEdits:
     """The edits of a `TermBlock` as an `Intervention`: request i has edit i."""
 
     def __init__(self, model: LanguageModel, block: TermBlock, positions: Positions = LAST) -> None:
-        self._model, self._block, self._positions = model, block, positions
+        width = model.width(block.point)
+        if block.read.shape[1] != width or block.write.shape[1] != width:
+            raise MismatchError(
+                f"The block has width {block.write.shape[1]}, and {block.point} of {model.name} "
+                f"has width {width}. It was made for another model or stream."
+            )
+        self._model, self._positions = model, positions
+        # Half precision would do neither for the product nor for the sum.
+        self._block = block.to(model.device, torch.promote_types(model.dtype, torch.float32))
         self._pass: Pass | None = None
 
     @property
@@ -88,4 +109,4 @@ class BlockEdits:
         pre = torch.einsum("rpd,rd->rp", x, block.read[rows]) + block.bias[rows, None]
         active = torch.where(pre > block.threshold[rows, None], pre, 0)
         amount = torch.where(mask, block.alpha[rows, None] + block.beta[rows, None] * active, 0)
-        return value + (amount[..., None] * block.write[rows, None]).to(value.dtype)
+        return (x + amount[..., None] * block.write[rows, None]).to(value.dtype)

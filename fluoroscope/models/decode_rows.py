@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from fluoroscope.core.errors import NumericsError
-from fluoroscope.models.generation import Finish, Generation
 from fluoroscope.models.passes import Pass, check_count
 from fluoroscope.models.pooled import PooledCaptures, Rows, Seen
 from fluoroscope.models.prefill import Filled
@@ -18,6 +17,7 @@ from fluoroscope.models.row_cache import Group, Layout, RowCache, Segment
 from fluoroscope.models.row_reader import RowReader, group_rows
 from fluoroscope.models.sampling import Sampling, row_luck
 from fluoroscope.models.stopping import StopTable, continuation
+from fluoroscope.models.texts import Finish, Generation
 
 
 class NewRow(NamedTuple):

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 
 from fluoroscope.models.decode_rows import DecodeRows, NewRow
-from fluoroscope.models.generation import Capture, Generation
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.memory import affordable_rows
 from fluoroscope.models.pooled import PooledCaptures, Seen
@@ -18,6 +17,7 @@ from fluoroscope.models.row_cache import Segment
 from fluoroscope.models.row_reader import RowReader
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.models.stopping import StopTable
+from fluoroscope.models.texts import Capture, Generation
 
 _REFILL_SHARE = 8
 """Places are refilled once one in so many is free: a pass over few prompts costs as much as a

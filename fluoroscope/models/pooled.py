@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fluoroscope.models.generation import Capture
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hooking import Hook
+from fluoroscope.models.texts import Capture
 
 Rows = Int[Tensor, " some"] | slice
 Seen = dict[str, Float[Tensor, "rows width"]]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fluoroscope.core.errors import ModelError
-from fluoroscope.models.generation import Request
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.stopping import StopRule
+from fluoroscope.models.texts import Request
 
 
 @dataclass(frozen=True)
@@ -115,5 +115,6 @@ def _end_tokens(model: LanguageModel) -> tuple[int, ...]:
         found = model.tokenizer.eos_token_id
     if found is None:
         return ()
-    known = [found] if isinstance(found, int) else list(found)
+    several = [found] if isinstance(found, int) else found
+    known = [token for token in several if isinstance(token, int)]
     return tuple(token for token in known if 0 <= token < model.vocab_size)

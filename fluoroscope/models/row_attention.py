@@ -43,6 +43,7 @@ def following(cache: RowCache, layout: Layout, is_gathered: bool) -> Iterator[No
 def row_attention(network: PreTrainedModel) -> Iterator[None]:
     """Inside the `with` block attention is `attend`, and transformers makes no masks."""
     before = network.config._attn_implementation
+    assert before is not None
     # Not registered with the mask interface: the layout says what is seen.
     AttentionInterface.register(_NAME, attend)
     network.set_attn_implementation(_NAME)

@@ -28,7 +28,8 @@ class BlockOutputs:
         """Inside the `with` block the outputs of the next pass are kept."""
         with ExitStack() as stack:
             for block in self._model.blocks:
-                handle = block.register_forward_hook(self._keep)
+                # Before other hooks, which will act again on what a skipped block gives.
+                handle = block.register_forward_hook(self._keep, prepend=True)
                 stack.callback(handle.remove)
             yield
 

@@ -108,6 +108,6 @@ def continuation(
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    found = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+    found = tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
     assert isinstance(found, str)
     return found

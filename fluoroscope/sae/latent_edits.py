@@ -47,7 +47,7 @@ class _LatentEdit(Edit):
     latents: tuple[int, ...]
 
     def amounts(self) -> tuple[Sequence[float], Sequence[float]]:
-        """alpha and beta of each latent."""
+        """The alpha and beta of each latent."""
         raise NotImplementedError
 
     @property
@@ -141,7 +141,8 @@ class SetRandomLatent(_LatentEdit):
     """The control of a `SetLatent`: the same amount, along the decoder of another latent.
 
     At every position each latent's share has exactly the norm that it has in the original. The
-    other latent is drawn from those of the most similar density, if densities are given, or from all.
+    other latent is drawn from those of the most similar density, if densities are given, or from
+    all.
     """
 
     def __init__(
@@ -211,18 +212,21 @@ def latent_block(
         )
     if sae.hook_point not in (None, point):
         raise MismatchError(f"{_name(sae)} was to be used at {point}.")
+    if len(values) != len(latents):
+        raise InterventionError(f"There are {len(latents)} latents and {len(values)} values.")
     for latent in latents.aminmax() if len(latents) else ():
         check_latent(sae, int(latent))
     if not bool(values.isfinite().all()):
         raise InterventionError("Values of latents must be finite numbers.")
-    read, bias = sae.W_enc_T.detach()[latents], sae.b_enc.detach()[latents]
-    shift = (read.double() @ sae.b_dec.detach().double()).to(bias)
+    read, threshold = sae.W_enc_T.detach()[latents], sae.threshold.detach()[latents]
+    # In float64, whatever the weights are in: the block is brought to the precision of its use.
+    bias = sae.b_enc.detach()[latents].double() - read.double() @ sae.b_dec.detach().double()
     return TermBlock(
         point=point,
         read=read,
         write=sae.W_dec.detach()[latents],
-        bias=bias - shift,
-        threshold=sae.threshold.detach()[latents],
+        bias=bias,
+        threshold=threshold,
         alpha=values.to(bias),
         beta=torch.full_like(bias, -1.0),
     )
@@ -288,7 +292,9 @@ def _similar(
     # On a logarithmic scale, where dead latents (density 0) are far from all that live.
     logs = density.clamp(min=1e-12).log()
     distance = (logs[free] - logs[latent]).abs()
-    return free[distance.argsort(stable=True)[:N_CANDIDATES]]
+    n_few = min(N_CANDIDATES, len(free))
+    # All that are as near as the last of them: which of equals comes first means nothing.
+    return free[distance <= distance.sort().values[n_few - 1]]
 
 
 def _touched(sae: SparseAutoencoder, latents: tuple[int, ...]) -> frozenset[Hashable]:

@@ -7,11 +7,15 @@ A shard is some cells of one prompt with all of their trials: its texts are deco
 prompt is read once for all of them, and each cell's last position once for all of its trials.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from fluoroscope.activations.capture import capture
 from fluoroscope.core.seeding import derive_seed
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
@@ -37,6 +41,9 @@ from fluoroscope.steps.sweep_config import Cell, SweepConfig
 from fluoroscope.steps.sweep_cost import sweep_cost
 
 SWEEP = "sweep"
+DENSITY_PROMPTS = 32
+"""Prompts on which the density of latents is measured."""
+
 CELLS = "cells.parquet"
 SCHEMA = {
     "prompt": pl.String,
@@ -87,7 +94,8 @@ class SweepStep(MapStep):
         prompt = self.sweep.prompts[shard.params["prompt"]]
         pairs = [(cell, trial) for cell in cells for trial in range(self.sweep.texts.trials)]
         requests = [self._request(prompt.id, prompt.text, trial) for _, trial in pairs]
-        edits = {cell.number: self._edits(cell, saes) for cell in cells}
+        densities = self._densities(run, model, saes)
+        edits = {cell.number: self._edits(cell, saes, densities) for cell in cells}
         done = 0
 
         def count(_: Generation) -> None:
@@ -140,7 +148,23 @@ class SweepStep(MapStep):
             may_echo=self.sweep.texts.may_echo,
         )
 
-    def _edits(self, cell: Cell, saes: dict[str, SparseAutoencoder]) -> EditSet:
+    def _densities(
+        self, run: Run, model: LanguageModel, saes: Mapping[str, SparseAutoencoder]
+    ) -> Mapping[str, Float[Tensor, " s"]]:
+        """How often each latent is active on the prompts: what random latents are matched by."""
+        if not self.sweep.controls.n_random:
+            return {}
+        prompts = [prompt.text for prompt in self.sweep.prompts[:DENSITY_PROMPTS]]
+        return run.cached(
+            (SWEEP, "densities", str(model.device)), lambda: _densities(model, saes, prompts)
+        )
+
+    def _edits(
+        self,
+        cell: Cell,
+        saes: Mapping[str, SparseAutoencoder],
+        densities: Mapping[str, Float[Tensor, " s"]],
+    ) -> EditSet:
         if cell.hook_point is None:
             return {}
         point, sae = HookPoint(cell.hook_point), saes[cell.hook_point]
@@ -153,7 +177,23 @@ class SweepStep(MapStep):
                 return {point: ScaleLatent(sae, cell.latent, cell.value)}
             case _:
                 original = SetLatent(sae, cell.latent, cell.value)
-                return {point: SetRandomLatent(original, self.sweep.seed)}
+                density = densities[cell.hook_point]
+                return {point: SetRandomLatent(original, self.sweep.seed, density)}
+
+
+@torch.no_grad()
+def _densities(
+    model: LanguageModel, saes: Mapping[str, SparseAutoencoder], prompts: Sequence[str]
+) -> dict[str, Float[Tensor, " s"]]:
+    counts = {name: torch.zeros(sae.d_sae, device=model.device) for name, sae in saes.items()}
+    n = 0
+    for prompt in prompts:
+        tokens, _ = model.tokenize([prompt])
+        cache = capture(model, tokens, list(saes))
+        n += tokens.shape[1]
+        for name, sae in saes.items():
+            counts[name] += sae.sparse_encode(cache[name][0].to(sae.W_dec)).count()
+    return {name: count / n for name, count in counts.items()}
 
 
 def read_cells(run: Run) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from fluoroscope.interventions.positions import GENERATED, LAST, Positions
 from fluoroscope.models.shape import BYTES, ModelShape
 from fluoroscope.runs.step import Cost
 from fluoroscope.steps.models import ModelConfig
@@ -47,8 +48,8 @@ def sweep_work(sweep: SweepConfig, n_parts: int, prompt_length: int, n_edited: i
 def sweep_cost(model: ModelConfig, shape: ModelShape, sweep: SweepConfig, n_parts: int) -> Cost:
     """The arithmetic of every token, its keys and values, and about 1 ms a block and pass."""
     n_tokens = max(prompt.n_tokens for prompt in sweep.prompts)
-    reads_all = "LAST" not in sweep.positions and "GENERATED" not in sweep.positions
-    work = sweep_work(sweep, n_parts, n_tokens, n_tokens if reads_all else 1)
+    is_last = set(Positions.parse(sweep.positions).parts) <= {*LAST.parts, *GENERATED.parts}
+    work = sweep_work(sweep, n_parts, n_tokens, 1 if is_last else n_tokens)
     flops = shape.forward_flops_per_token(n_tokens) * (work.prompt_tokens + work.new_tokens)
     is_half = model.dtype != "float32"
     weights = float(shape.weight_bytes(model.dtype))

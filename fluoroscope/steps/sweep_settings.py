@@ -1,6 +1,6 @@
 """Settings of a sweep that users and steps share; this module is free of torch."""
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from fluoroscope.core.config import Config
 from fluoroscope.models.sampling_config import SamplingConfig
@@ -25,6 +25,16 @@ class SweepTexts(Config):
     tile: PositiveInt = 1024
     """Texts that are decoded together and kept together; part of what is hashed, as it decides
     how floating point rounds."""
+
+    @model_validator(mode="after")
+    def _trials_differ(self) -> "SweepTexts":
+        is_fixed = self.sampling.temperature == 0 or self.sampling.top_k == 1
+        if is_fixed and self.trials > 1:
+            raise ValueError(
+                f"without chance all {self.trials} trials of a cell would be one text, counted as "
+                "many; set texts.trials=1"
+            )
+        return self
 
 
 class SweepControls(Config):

@@ -7,6 +7,7 @@ import pytest
 
 from fluoroscope.core.intervals import (
     mean_interval,
+    paired_interval,
     ratio_interval,
     resampled_interval,
     share_interval,
@@ -25,6 +26,22 @@ def test_about_one_interval_in_twenty_misses_the_truth():
         found = ratio_interval(0.5 * below + luck.normal(0, 1, 100), below, trial, 200)
         hits["ratio"] += found.low <= 0.5 <= found.high
     assert all(0.9 <= n / 200 <= 0.99 for n in hits.values()), hits
+
+
+def test_intervals_of_few_units_are_wide_enough():
+    luck = np.random.default_rng(1)
+    n, hits = 2000, {"mean": 0, "paired": 0}
+    for _ in range(n):
+        found = mean_interval(luck.normal(1, 2, 10))
+        hits["mean"] += found.low <= 1 <= found.high
+        # Of 20 pairs 3 in 20 are so only with, 1 in 20 only without.
+        gained, lost, _ = luck.multinomial(20, [0.15, 0.05, 0.8])
+        found = paired_interval(int(gained), int(lost), 20)
+        assert found.value == pytest.approx((gained - lost) / 20)
+        hits["paired"] += found.low <= 0.1 <= found.high
+    assert all(0.94 <= hit / n <= 0.99 for hit in hits.values()), hits
+    nothing = paired_interval(0, 0, 20)
+    assert nothing.low < -0.1 < nothing.value == 0 < 0.1 < nothing.high
 
 
 def test_the_estimate_is_the_plain_statistic():

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import polars as pl
 import pytest
 from scipy.stats import binomtest
@@ -59,6 +60,44 @@ def test_false_discoveries_are_held_down_over_all_edits_together():
     table = effects(cells(flips), {"b": "b"}).filter(pl.col("outcome") == "b")
     assert (table["q"] >= table["p"]).all()
     assert table.filter(pl.col("q") < 0.05)["cell"].to_list() == [41]
+
+
+def test_what_never_differs_has_no_interval_without_width():
+    nothing = [["a", "b"] * 10] * 2
+    texts = effects(cells(nothing, n_prompts=2), {"b": "b"}).row(0, named=True)
+    assert texts["low"] < texts["difference"] == 0 < texts["high"]
+    prompts = effects(cells(nothing, n_prompts=10), {"b": "b"}).row(0, named=True)
+    assert prompts["difference"] == 0
+    assert math.isnan(prompts["low"])
+    assert math.isnan(prompts["high"])
+
+
+def test_controls_are_told_apart_and_make_no_discovery_easier():
+    table = cells([["a"] * 20, ["b"] * 20, ["b"] * 6 + ["a"] * 14])
+    is_control = pl.col("cell") == 1
+    kinds = pl.when(is_control).then(pl.lit("reconstruction")).otherwise(pl.col("kind"))
+    found = effects(table.with_columns(kind=kinds), {"b": "b"}).filter(pl.col("outcome") == "b")
+    control, edit = found.rows(named=True)
+    assert control["p"] < 1e-5
+    assert math.isnan(control["q"])
+    assert edit["q"] == edit["p"]
+
+
+def test_tests_and_corrections_are_those_of_statsmodels():
+    from statsmodels.stats.contingency_tables import mcnemar
+    from statsmodels.stats.multitest import multipletests
+
+    luck = np.random.default_rng(0)
+    shares = [0.4, *luck.uniform(0.1, 0.9, 12)]
+    texts = [["b" if number < share else "a" for number in luck.random(30)] for share in shares]
+    found = effects(cells(texts), {"b": "b"}).filter(pl.col("outcome") == "b")
+    base, *others = np.array(texts) == "b"
+    counts = [
+        [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), 0]] for a in others for b in [base]
+    ]
+    p = [mcnemar(table, exact=True).pvalue for table in counts]
+    np.testing.assert_allclose(found["p"], p)
+    np.testing.assert_allclose(found["q"], multipletests(p, method="fdr_bh")[1])
 
 
 def test_shares_of_the_baseline_are_by_prompt():

@@ -35,6 +35,8 @@ MODES = {
     "at": at([1, -2]),
     "after": after("ab"),
 }
+# Of 260 tokens, so that some texts end by one at once, some later and some not at all.
+STOPS = tuple(range(70, 130))
 PROMPTS = ["xxab and more", "xxab and then", "ab", "xxab and more still"]
 
 
@@ -206,7 +208,7 @@ def test_captures_are_what_a_pass_over_the_whole_text_shows(model, direction):
     point = HookPoint("1.resid_post")
     edits = {"0.resid_post": AddDirection(direction(0), 1.0)}
     requests = [
-        Request(prompt=PROMPTS[i % 4], seed=i, max_tokens=1 + i % 6, stop_tokens=(77, 90))
+        Request(prompt=PROMPTS[i % 4], seed=i, max_tokens=1 + i % 6, stop_tokens=STOPS)
         for i in range(16)
     ]
     captures = {
@@ -216,6 +218,7 @@ def test_captures_are_what_a_pass_over_the_whole_text_shows(model, direction):
     }
     with steer(model, edits):
         found = generate(model, requests, captures=captures, max_rows=5)
+        assert {one.finish for one in found} == {"stop_token", "length"}
         for request, one in zip(requests, found, strict=True):
             prompt = model.tokenizer(request.prompt)["input_ids"]
             drew = list(one.tokens[:-1])

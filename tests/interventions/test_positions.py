@@ -70,6 +70,12 @@ def test_spans_are_the_stated_positions(positions, expected):
     assert list(spans(positions)) == expected
 
 
+def test_a_row_that_is_all_padding_has_no_position_but_those_to_come():
+    for positions in (PROMPT, LAST):
+        assert all(start == stop for start, stop in spans(positions, ()))
+    assert spans(LAST | GENERATED, ()) == spans(ALL, ()) == ((0, FOREVER),)
+
+
 @given(st.lists(NUMBERS, min_size=1, max_size=4))
 def test_spans_are_sorted_apart_and_the_union_of_their_parts(drawn):
     parts = [part_of(one) for one in drawn]

@@ -9,14 +9,14 @@ import torch
 
 from fluoroscope.activations.capture import capture
 from fluoroscope.core.errors import InterventionError, MismatchError, ModelError
-from fluoroscope.interventions.edits import AddDirection, RandomDirection, Replace
+from fluoroscope.interventions.edits import AblateDirection, AddDirection, RandomDirection, Replace
 from fluoroscope.interventions.positions import ALL, GENERATED, LAST, PROMPT, after, at
 from fluoroscope.interventions.row_edits import Placed, row_edits
 from fluoroscope.interventions.steering import steer
 from fluoroscope.models.generation import Request, generate
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.tiny import tiny_model
-from fluoroscope.sae.latent_edits import ReconstructionOnly, SetLatent
+from fluoroscope.sae.latent_edits import ReconstructionOnly, SetLatent, SetRandomLatent
 
 POINT = "1.resid_post"
 TEXTS = ["some text", "another one", "x"]
@@ -63,24 +63,38 @@ def test_every_row_has_its_own_edit_and_only_at_its_positions(model, tokens, dir
 
 def test_edits_of_one_place_all_see_the_activation_as_it_came(model, tokens, double_sae, direction):
     sae = double_sae()
-    several = [SetLatent(sae, 3, 2.0), AddDirection(direction(0), 5), SetLatent(sae, 7, 1.0)]
+    both = torch.stack([direction(1), direction(2)])
+    several = [
+        SetLatent(sae, [3, 5], 2.0),
+        AddDirection(direction(0), 5),
+        AblateDirection(both),
+        SetLatent(sae, 7, 1.0),
+    ]
     clean = seen_at(model, tokens, POINT)
     changes = sum(edit.change(clean) for edit in several)
     for order in (several, several[::-1]):
-        with steer(model, {POINT: order}):
+        with steer(model, {POINT: order}) as edits:
             edited = seen_at(model, tokens, POINT)
         real = tokens.attention_mask.bool()
+        # An edit of several latents or directions is one edit.
+        assert int(edits.n_applied) == 4 * int(real.sum())
         torch.testing.assert_close(edited[real], (clean + changes)[real], atol=1e-12, rtol=0)
 
 
 def test_a_second_steer_sees_what_the_first_has_made(model, tokens, direction):
     clean = seen_at(model, tokens, POINT)
-    with steer(model, {POINT: Replace(direction(0))}), steer(model, {POINT: AddDirection(direction(1))}):
+    with (
+        steer(model, {POINT: Replace(direction(0))}),
+        steer(model, {POINT: AddDirection(direction(1))}),
+    ):
         edited = seen_at(model, tokens, POINT)
     real = tokens.attention_mask.bool()
     expected = (direction(0) + direction(1)).expand_as(clean)
     torch.testing.assert_close(edited[real], expected[real], atol=1e-12, rtol=0)
-    with steer(model, {POINT: AddDirection(direction(1))}), steer(model, {POINT: Replace(direction(0))}):
+    with (
+        steer(model, {POINT: AddDirection(direction(1))}),
+        steer(model, {POINT: Replace(direction(0))}),
+    ):
         edited = seen_at(model, tokens, POINT)
     expected = direction(0).expand_as(clean)
     torch.testing.assert_close(edited[real], expected[real], atol=1e-12, rtol=0)
@@ -142,13 +156,40 @@ def test_controls_of_two_kinds_of_one_direction_are_kept_apart(model, direction)
         torch.testing.assert_close(edited[i], edit(clean[i]), atol=1e-12, rtol=0)
 
 
+def test_controls_of_one_latent_are_each_along_their_own(model, double_sae):
+    tokens = model.tokenize(["text"] * 8)
+    original = SetLatent(double_sae(), 3, 2.0)
+    edits = [SetRandomLatent(original, seed) for seed in range(8)]
+    assert len({edit.others for edit in edits}) > 3
+    clean = seen_at(model, tokens, POINT)
+    with row_edits(model, [{POINT: edit} for edit in edits]):
+        edited = seen_at(model, tokens, POINT)
+    for i, edit in enumerate(edits):
+        torch.testing.assert_close(edited[i], edit(clean[i]), atol=1e-12, rtol=0)
+
+
+def test_one_edit_may_act_at_other_positions_in_every_row(model, direction):
+    tokens = model.tokenize(["text"] * 4)
+    edit = AddDirection(direction(0))
+    clean = seen_at(model, tokens, POINT)
+    with row_edits(model, [{POINT: Placed(edit, at([i]))} for i in range(4)]):
+        edited = seen_at(model, tokens, POINT)
+    moved = (edited - clean).norm(dim=-1) > 1e-6
+    assert moved.nonzero().tolist() == [[i, i] for i in range(4)]
+
+
 @pytest.mark.parametrize("max_rows", [1, 3, 64])
 def test_edits_are_counted_as_rows_times_positions_with_refills_and_early_stops(
     model, direction, max_rows
 ):
     prompts = ["a prompt to be read", "a prompt to be", "short", "a prompt to be read by all"]
     requests = [
-        Request(prompt=prompts[i % 4], seed=i, max_tokens=1 + 7 * (i % 3), stop_tokens=tuple(range(4, 20)))
+        Request(
+            prompt=prompts[i % 4],
+            seed=i,
+            max_tokens=1 + 7 * (i % 3),
+            stop_tokens=tuple(range(4, 20)),
+        )
         for i in range(26)
     ]
     modes = [PROMPT, LAST, GENERATED, ALL, LAST | GENERATED, at([0, 2, -1])]
@@ -212,7 +253,9 @@ def test_a_hook_that_is_removed_is_an_error_of_generate(model, direction, positi
 
 
 def test_a_hook_that_is_removed_while_texts_are_written_is_an_error(model, direction):
-    requests = [Request(prompt="text", seed=i, max_tokens=2 + 3 * i, stop_tokens=()) for i in range(3)]
+    requests = [
+        Request(prompt="text", seed=i, max_tokens=2 + 3 * i, stop_tokens=()) for i in range(3)
+    ]
     finished = []
 
     def on_finish(generation):
@@ -288,7 +331,9 @@ def test_an_sae_of_another_place_or_width_is_refused_by_name(model, double_sae, 
     with pytest.raises(MismatchError), steer(model, {POINT: ReconstructionOnly(sae)}):
         pass
     with (
-        pytest.raises(MismatchError, match=r"width 8, and 1\.resid_post of tiny-llama-0 has width 16"),
+        pytest.raises(
+            MismatchError, match=r"width 8, and 1\.resid_post of tiny-llama-0 has width 16"
+        ),
         steer(model, {POINT: AddDirection(direction(0, d_model=8))}),
     ):
         pass
@@ -313,12 +358,17 @@ def test_contradictions_are_refused_for_the_rows_that_have_them(model, double_sa
     with row_edits(model, [fine, {POINT: SetLatent(sae, 0, 2.0)}]):
         generate(model, ["a", "b"])
     with (
-        pytest.raises(InterventionError, match=r"1\.resid_post contradict .* latent 0 of the jumprelu"),
+        pytest.raises(
+            InterventionError, match=r"1\.resid_post contradict .* latent 0 of the jumprelu"
+        ),
         row_edits(model, [fine, bad]),
     ):
         pass
     # One place by two names is one place.
-    by_two_names = {POINT: Replace(direction(0)), HookPoint(1, "resid_post"): AddDirection(direction(1))}
+    by_two_names = {
+        POINT: Replace(direction(0)),
+        HookPoint(1, "resid_post"): AddDirection(direction(1)),
+    }
     with pytest.raises(InterventionError, match="leaves nothing"), steer(model, by_two_names):
         pass
 
@@ -337,9 +387,14 @@ def test_positions_that_a_prompt_does_not_have_are_refused_before_anything_runs(
 
 def test_steering_ends_with_its_block_whatever_happens_inside(model, tokens, direction):
     clean = model.forward(*tokens)
-    with pytest.raises(KeyError), steer(model, {POINT: AddDirection(direction(0))}):
-        assert not torch.equal(model.forward(*tokens), clean)
-        raise KeyError
+
+    def fail_inside():
+        with steer(model, {POINT: AddDirection(direction(0))}):
+            assert not torch.equal(model.forward(*tokens), clean)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_inside()
     assert model.interventions == []
     assert torch.equal(model.forward(*tokens), clean)
 
@@ -387,7 +442,9 @@ def test_latents_of_a_model_in_half_precision_are_computed_in_float32(dtype, dou
             (one,) = generate(model, [Request(prompt="text", max_tokens=4, stop_tokens=())])
         assert edited.dtype == dtype
         # One rounding to half precision, at the end; and a rounding of float32 may turn it.
-        torch.testing.assert_close(edited, expected.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
+        torch.testing.assert_close(
+            edited, expected.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6
+        )
         assert (edited == expected.to(dtype)).float().mean() > 0.95
         assert len(one.tokens) == 4
 
@@ -403,6 +460,15 @@ def test_what_replaces_an_activation_of_a_model_in_half_precision_is_exactly_the
     with steer(model, {POINT: Replace(wanted)}):
         edited = seen_at(model, tokens, POINT)
     torch.testing.assert_close(edited, wanted.expand_as(edited), atol=1e-3, rtol=0)
+
+
+def test_a_row_that_is_all_padding_is_not_edited(model, direction):
+    # What tokenizers that put nothing in front of a text make of an empty one.
+    tokens = torch.tensor([[1, 70, 71], [0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1], [0, 0, 0]])
+    with steer(model, {POINT: AddDirection(direction(0))}, LAST) as edits:
+        model.forward(tokens, mask)
+    assert int(edits.n_applied) == 1
 
 
 def test_encoders_are_steered_in_forward(double_model, direction):

@@ -6,14 +6,16 @@ from scipy.stats import chi2
 
 from fluoroscope.core.errors import InterventionError, MismatchError, ModelError
 from fluoroscope.interventions.edits import AddDirection
-from fluoroscope.interventions.positions import GENERATED, LAST, PROMPT
+from fluoroscope.interventions.positions import GENERATED, LAST, PROMPT, at
 from fluoroscope.interventions.row_edits import row_edits
 from fluoroscope.interventions.screening import Screen
 from fluoroscope.interventions.steering import steer
+from fluoroscope.interventions.term_table import Placed
 from fluoroscope.models.families import FAMILIES
 from fluoroscope.models.generation import Request, generate
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.sampling import Sampling
+from fluoroscope.models.tiny import tiny_model
 from fluoroscope.sae.latent_edits import ReconstructionOnly, ScaleLatent, SetLatent, latent_block
 
 DECODERS = [name for name, family in FAMILIES.items() if family.kind == "decoder"]
@@ -98,9 +100,7 @@ def g_test(counts, shares) -> float:
 
 
 @pytest.mark.parametrize("positions", [LAST, LAST | GENERATED])
-def test_answers_are_the_products_of_next_token_probabilities(
-    double_model, double_sae, positions
-):
+def test_answers_are_the_products_of_next_token_probabilities(double_model, double_sae, positions):
     model = double_model("mistral")
     edits = [{"1.resid_post": SetLatent(double_sae(), 3, 4.0)}, {}]
     # A beginning of another, a sibling, and one that stands apart; with single bytes as tokens.
@@ -116,15 +116,17 @@ def test_answers_are_the_products_of_next_token_probabilities(
             share = 1.0
             for place in range(len(prompt), len(tokens)):
                 hook = {
-                    HookPoint(point): lambda x, one=one: x
-                    + torch.stack(
-                        [
-                            one.change(x[:, i])
-                            if any(a <= i < b for a, b in spans)
-                            else torch.zeros_like(x[:, i])
-                            for i in range(x.shape[1])
-                        ],
-                        dim=1,
+                    HookPoint(point): lambda x, one=one: (
+                        x
+                        + torch.stack(
+                            [
+                                one.change(x[:, i])
+                                if any(a <= i < b for a, b in spans)
+                                else torch.zeros_like(x[:, i])
+                                for i in range(x.shape[1])
+                            ],
+                            dim=1,
+                        )
                     )
                     for point, one in edit.items()
                 }
@@ -156,7 +158,7 @@ def test_what_cannot_be_screened_says_so(double_model, double_sae, direction):
         Screen(model, "")
     with pytest.raises(InterventionError, match="LAST or LAST"):
         Screen(model, PROMPT_TEXT, positions=PROMPT)
-    with pytest.raises(InterventionError, match="no answer|No answer"):
+    with pytest.raises(InterventionError, match="No answer"):
         Screen(model, PROMPT_TEXT).answers([{}], [])
     with pytest.raises(InterventionError, match="given twice"):
         Screen(model, PROMPT_TEXT).answers([{}], ["1", "1"])
@@ -190,3 +192,48 @@ def test_a_hook_that_is_lost_is_noticed(double_model, double_sae):
     with pytest.raises(InterventionError, match="did not fire"):
         screen.next_tokens([{"1.resid_post": SetLatent(double_sae(), 3, 2.5)}])
     block._forward_hooks = keep
+
+
+def test_a_screen_of_a_hooked_model_is_that_of_the_hooked_model(double_model, double_sae):
+    model, sae = double_model("llama"), double_sae()
+    tokens, _ = model.tokenize([PROMPT_TEXT])
+    edits = [{"1.resid_post": SetLatent(sae, 3, 2.5)}, {"2.resid_pre": SetLatent(sae, 4, 1.0)}]
+    with model.hooked({HookPoint("1.resid_post"): lambda x: 2 * x}):
+        found = Screen(model, PROMPT_TEXT).next_tokens(edits)
+        for row, edit in zip(found, edits, strict=True):
+            with row_edits(model, [edit], LAST):
+                whole = model.forward(tokens)[0, -1].detach().softmax(-1)
+            torch.testing.assert_close(row, whole, atol=1e-9, rtol=0)
+
+
+def test_blocks_of_latents_in_half_precision_are_the_edits_one_by_one(double_sae):
+    model, sae = tiny_model("llama"), double_sae().to(torch.bfloat16)
+    model.network.to(torch.bfloat16)
+    screen, point = Screen(model, PROMPT_TEXT), HookPoint("1.resid_post")
+    block = latent_block(sae, point, torch.arange(40), torch.full((40,), 2.5))
+    each = screen.next_tokens([{point: SetLatent(sae, j, 2.5)} for j in range(40)])
+    assert torch.equal(screen.next_tokens(block), each)
+
+
+def test_what_would_not_be_exact_is_refused(double_model, double_sae):
+    model, edit = double_model("llama"), SetLatent(double_sae(), 3, 2.5)
+    screen = Screen(model, tuple([5, 6] * 31))
+    for position in (0, -2):
+        with pytest.raises(InterventionError, match="knows edits of the prompt's last position"):
+            screen.next_tokens([{}, {"1.resid_post": Placed(edit, at([position]))}])
+    assert screen.answers([{}], [(1, 2, 3)]).shape == (1, 1)
+    with pytest.raises(InterventionError, match=r"4 tokens, and behind the 62 .* room for 3"):
+        screen.answers([{}], [(1, 2, 3, 4), (5,)])
+    for wrong in ((-1,), (1, 260)):
+        with pytest.raises(InterventionError, match="has tokens 0 to 259"):
+            screen.answers([{}], [wrong])
+        with pytest.raises(InterventionError, match="has tokens 0 to 259"):
+            screen.decisions([{}], {"wrong": wrong})
+    two = torch.tensor([1, 2])
+    narrow = latent_block(double_sae(d_model=8), HookPoint("1.resid_post"), two, two.double())
+    with pytest.raises(MismatchError, match=r"width 8, and 1\.resid_post"):
+        screen.next_tokens(narrow)
+    with torch.no_grad():
+        model.blocks[0].mlp.up_proj.weight.mul_(1.5)
+    with pytest.raises(InterventionError, match="weights of tiny-llama-0 have changed"):
+        screen.next_tokens([{}])

@@ -13,9 +13,8 @@ from fluoroscope.models.generation import Capture, Request, generate
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.prefill import prefill
-from fluoroscope.models.prompt_sharing import MIN_ROWS, MIN_TOKENS, make_cells
 from fluoroscope.models.sampling import Sampling
-from fluoroscope.models.stopping import StopRule, StopTable, continuation
+from fluoroscope.models.stopping import continuation
 from fluoroscope.models.tiny import tiny_model
 
 POINT = HookPoint("1.resid_post")
@@ -89,9 +88,7 @@ def written(model, dictate, text, **settings):
         ("a\n\nb", ("\n\n",), "a", 3),
     ],
 )
-def test_a_text_ends_before_the_first_stop_string(
-    model, dictate, text, stop, expected, n_tokens
-):
+def test_a_text_ends_before_the_first_stop_string(model, dictate, text, stop, expected, n_tokens):
     one = written(model, dictate, text, stop=stop)
     assert (one.text, one.finish, len(one.tokens)) == (expected, "stop_string", n_tokens)
 
@@ -174,26 +171,14 @@ def test_rows_of_one_batch_each_have_their_own_rules(model, dictate):
 # --- what its text is ---
 
 
-@pytest.mark.parametrize("text", [" there was", "!there", " 界 a", "界!", "\n\nShe", ", and"])
-@pytest.mark.parametrize("prompt", ["Once upon a time", "The 世", "a", "a\n", "“"])
-def test_no_space_and_no_byte_is_lost_between_prompt_and_text(stories_model, prompt, text):
-    tokenizer = stories_model.tokenizer
-    start, whole = tokenizer(prompt)["input_ids"], tokenizer(prompt + text)["input_ids"]
-    assert whole[: len(start)] == start
-    assert continuation(tokenizer, start, whole[len(start) :]) == text
-
-
-def test_a_character_may_begin_in_the_prompt_and_end_in_the_text(model):
-    start, rest = (1, *bytes_of(model, "a世"))[:-1], bytes_of(model, "世b")[2:]
-    # What the prompt shows of it is not known, so the text is not wrong for the rest of it.
-    assert continuation(model.tokenizer, start, rest).endswith("b")
-
-
 def test_the_published_sample_is_written_in_one_batch_with_others(stories_model):
     greedy = Sampling(temperature=0)
     prompts = ["Once upon a time", "Once upon a time, there", "One day"] * 5
     found = generate(
-        stories_model, [Request(prompt=p, max_tokens=12) for p in prompts], sampling=greedy, max_rows=4
+        stories_model,
+        [Request(prompt=p, max_tokens=12) for p in prompts],
+        sampling=greedy,
+        max_rows=4,
     )
     sample = "Once upon a time, there was a little girl named Lily. She loved to play"
     for prompt, one in zip(prompts, found, strict=True):
@@ -224,57 +209,6 @@ def test_tokens_that_the_tokenizer_lacks_add_nothing_to_a_text(dictate, tokens):
     one = written(model, dictate, tokens, max_tokens=len(tokens), stop=("zz",))
     assert one.tokens == tokens
     assert one.text == continuation(model.tokenizer, (1,), known)
-
-
-def test_stop_strings_are_found_in_a_vocabulary_with_holes():
-    # The highest token is above the number of tokens, and there is no token 0.
-    model = tiny_model("llama", vocab_size=400)
-
-    class Sparse(type(model.tokenizer)):
-        """Tokens 0 to 3 are unknown, and the bytes stand from 104 on."""
-
-        def get_vocab(self):
-            return {name: i + 100 for name, i in super().get_vocab().items() if i > 3}
-
-        def __len__(self):
-            return 256
-
-        def decode(self, token_ids, **settings):
-            moved = [token - 100 for token in token_ids if token >= 104]
-            return super().decode(moved, **settings)
-
-    tokenizer = Sparse(tokenizer_object=model.tokenizer.backend_tokenizer)
-    rule = StopRule((" a", "b"), ())
-    table = StopTable(tokenizer, 400, [rule], torch.device("cpu"))
-    found = table.may_complete[table.number(rule)].nonzero().flatten().tolist()
-    expected = {tokenizer.decode([token]) for token in found}
-    assert {"a", "b"} <= expected
-    assert expected <= {"a", "b", "\N{REPLACEMENT CHARACTER}"}
-    # Every byte that is not ASCII may be the end of a character.
-    assert len(found) == 2 + 128
-
-
-@pytest.mark.parametrize("end", [" ", ".", "\n", "ç"])
-def test_every_token_that_completes_a_string_is_looked_at(stories_model, end):
-    tokenizer = stories_model.tokenizer
-    rule = StopRule((f"x{end}",), ())
-    table = StopTable(tokenizer, 512, [rule], torch.device("cpu"))
-    may_complete = table.may_complete[table.number(rule)]
-    start = tuple(tokenizer("some text")["input_ids"])
-    for token in range(3, 512):
-        if end in continuation(tokenizer, start, [token]):
-            assert may_complete[token], tokenizer.convert_ids_to_tokens(token)
-    assert int(may_complete.sum()) < 450
-
-
-def test_rules_that_differ_before_their_last_character_share_a_row(model):
-    rules = [StopRule((f"{i}\n", "b"), (2,)) for i in range(50)] + [StopRule((), (2, 3))]
-    table = StopTable(model.tokenizer, 260, rules, torch.device("cpu"))
-    assert table.may_complete.shape == (2, 260)
-    assert table.is_stop_token[table.number(rules[7])].nonzero().flatten().tolist() == [2]
-    assert table.is_stop_token[table.number(rules[50])].nonzero().flatten().tolist() == [2, 3]
-    assert table.cut(rules[7], "a 7\n") == 2
-    assert table.cut(rules[8], "a 7\n") is None
 
 
 # --- many requests ---
@@ -376,7 +310,9 @@ def test_windows_that_end_inside_a_shared_beginning_change_nothing(family):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_writes_what_float32_does_but_for_rounding(dtype):
     model = tiny_model("gemma2")
-    requests = [ask(i, prompt="a beginning for all " + "abc"[i % 3], max_tokens=6) for i in range(16)]
+    requests = [
+        ask(i, prompt="a beginning for all " + "abc"[i % 3], max_tokens=6) for i in range(16)
+    ]
     half = tiny_model("gemma2")
     half.network.to(dtype)
     for one in generate(half, requests, logprobs=True, max_rows=10):
@@ -385,58 +321,7 @@ def test_half_precision_writes_what_float32_does_but_for_rounding(dtype):
         assert one.logprobs == pytest.approx(exact.tolist(), abs=0.2)
 
 
-# --- what shared beginnings are ---
-
-
-def check_plan(prompts, keys, firsts):
-    cells = make_cells(prompts, keys, firsts)
-    assert sorted(r for cell in cells for r in cell.requests) == list(range(len(prompts)))
-    rows_of: dict[tuple[int, ...], int] = {}
-    for cell in cells:
-        assert 0 <= cell.n_shared <= cell.clean <= len(cell.prompt) - 1
-        assert all(prompts[r] == cell.prompt for r in cell.requests)
-        assert all(min(firsts[r], len(cell.prompt) - 1) == cell.clean for r in cell.requests)
-        if len({keys[r] for r in cell.requests}) > 1:
-            assert all(firsts[r] >= len(cell.prompt) for r in cell.requests)
-        if cell.n_shared:
-            assert cell.n_shared >= MIN_TOKENS
-            rows_of[cell.shared] = rows_of.get(cell.shared, 0) + len(cell.requests)
-    assert all(n >= MIN_ROWS for n in rows_of.values())
-    # Cells that share stand together, so that a beginning is read once.
-    shared = [cell.shared for cell in cells]
-    assert len({s for s in shared}) == 1 + sum(a != b for a, b in zip(shared, shared[1:], strict=False))
-    return cells
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_every_request_is_in_one_cell_and_shares_no_more_than_is_unedited(seed):
-    draw = stream(seed, "prompts")
-    stems = [tuple(draw.integers(0, 3, 40).tolist()) for _ in range(3)]
-    prompts, keys, firsts = [], [], []
-    for _ in range(int(draw.integers(1, 400))):
-        stem = stems[int(draw.integers(3))]
-        cut = int(draw.integers(0, 40))
-        prompt = stem[:cut] + tuple(draw.integers(0, 2, int(draw.integers(0, 6))).tolist())
-        prompts.append(prompt or (0,))
-        keys.append(int(draw.integers(3)))
-        # As an edit would: the same for the same prompt and key.
-        firsts.append([0, 2**62, len(prompts[-1]) // 2][keys[-1]])
-    check_plan(prompts, keys, firsts)
-
-
-def test_prompts_that_begin_alike_share_their_beginning_and_deeper_ones_more():
-    stem, deep = tuple(range(20)), tuple(range(40))
-    prompts = [(*stem, 50 + i) for i in range(10)] + [(*deep, 50 + i) for i in range(10)]
-    cells = check_plan(prompts, [0] * 20, [2**62] * 20)
-    assert {len(cell.prompt): cell.n_shared for cell in cells} == {21: 20, 41: 40}
-
-
-def test_beginnings_of_few_rows_or_few_tokens_are_not_shared():
-    few_rows = [(*range(20), 50 + i) for i in range(MIN_ROWS - 1)]
-    few_tokens = [(*range(MIN_TOKENS - 1), 50 + i) for i in range(20)]
-    for prompts in (few_rows, few_tokens):
-        cells = check_plan(prompts, [0] * len(prompts), [2**62] * len(prompts))
-        assert all(cell.n_shared == 0 for cell in cells)
+# --- what is read ---
 
 
 def test_prompts_that_begin_alike_are_read_once(model):
@@ -628,7 +513,10 @@ def test_logits_that_are_no_numbers_end_everything_with_the_request_by_name():
         (Request(prompt="a", max_tokens=0), "max_tokens of request 1 must be 1 or more, got 0"),
         (Request(prompt="a", stop=("",)), "stop string is empty"),
         (Request(prompt="a", stop=("b", "")), "stop string is empty"),
-        (Request(prompt="Q: a", stop=("Q:",)), "'Q:' is what the prompt begins with.*may_echo=True"),
+        (
+            Request(prompt="Q: a", stop=("Q:",)),
+            "'Q:' is what the prompt begins with.*may_echo=True",
+        ),
         (Request(prompt="a", stop_tokens=(260,)), "stop token 260 does not exist"),
         (Request(prompt="a", stop_tokens=(-1,)), "stop token -1 does not exist"),
     ],

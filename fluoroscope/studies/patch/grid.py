@@ -15,6 +15,7 @@ from fluoroscope.sae.formats.native import SIDECAR, sidecar_of
 from fluoroscope.steps.models import ModelConfig
 from fluoroscope.steps.sweep_config import Condition, SweptSAE
 from fluoroscope.steps.train_saes import BEST, LAST
+from fluoroscope.studies.patch.files import reading
 from fluoroscope.studies.patch.spec import PatchSpec
 
 _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
@@ -161,7 +162,7 @@ def _conditions(values: str | Sequence[str | float] | None) -> list[Condition]:
             ) from error
         if not math.isfinite(number):
             raise ConfigError(f"values must be finite numbers; got {one!r}.")
-        name = f"{'times' if kind == 'scale' else 'set to'} {number:g}"
+        name = f"{'times' if kind == 'scale' else 'set to'} {number:.12g}"
         found.append(Condition(name=name, kind=kind, value=number))
     names = [condition.name for condition in found]
     if not found or len(set(names)) < len(names):
@@ -172,7 +173,8 @@ def _conditions(values: str | Sequence[str | float] | None) -> list[Condition]:
 def _latent_table(path: Path, folders: Mapping[str, Path]) -> pl.DataFrame:
     if not path.is_file():
         raise ConfigError(f"There is no file {path} with latents.")
-    table = pl.read_csv(path)
+    with reading(path):
+        table = pl.read_csv(path)
     missing = [name for name in _OWN_COLUMNS if name not in table.columns]
     if missing:
         raise ConfigError(
@@ -184,7 +186,10 @@ def _latent_table(path: Path, folders: Mapping[str, Path]) -> pl.DataFrame:
             f"{path} names latents of {sorted(unknown)[0]}, and there is no SAE of it; there are "
             f"those of {', '.join(folders)}."
         )
-    return table
+    latents = table["latent"].cast(pl.Float64, strict=False)
+    if not (latents.is_finite() & (latents == latents.round())).fill_null(False).all():
+        raise ConfigError(f"{path} has a row whose latent is no whole number.")
+    return table.with_columns(latents.cast(pl.Int64).alias("latent"))
 
 
 def _table_conditions(
@@ -200,12 +205,11 @@ def _table_conditions(
         return _conditions(values)
     found = []
     for name in names:
-        column = table.filter(pl.col(name).is_null() | ~pl.col(name).cast(pl.Float64).is_finite())
-        if column.height:
+        column = table[name].cast(pl.Float64, strict=False)
+        if not column.is_finite().fill_null(False).all():
             raise ConfigError(f"The column {name} has a row without a finite number.")
         by_point = {
-            point: table.filter(pl.col("hook_point") == point)[name].cast(pl.Float64).to_list()
-            for point in folders
+            point: column.filter(table["hook_point"] == point).to_list() for point in folders
         }
         found.append(Condition(name=name, kind="set", values=by_point))
     return found

@@ -10,6 +10,7 @@ import polars as pl
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.organism.prompts import VARIABLES, Variable
 from fluoroscope.organism.shipping import load_truth
+from fluoroscope.studies.patch.files import reading
 
 _OF_ORGANISM = 20
 
@@ -44,23 +45,28 @@ def _of_file(path: Path) -> list[GivenPrompt]:
             f'There is no file {path}. Give prompts as a list of texts, prompts=["..."], or a '
             ".txt (a prompt a line), .jsonl, .csv or .parquet file."
         )
-    match path.suffix:
-        case ".txt":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return _numbered([line for line in lines if line])
-        case ".jsonl":
-            frame = _of_jsonl(path)
-        case ".csv":
-            frame = pl.read_csv(path, infer_schema=False)
-        case ".parquet":
-            frame = pl.read_parquet(path)
-        case _:
-            raise ConfigError(f"{path} must end in .txt, .jsonl, .csv or .parquet.")
+    with reading(path):
+        match path.suffix:
+            case ".txt":
+                lines = path.read_text(encoding="utf-8").splitlines()
+                return _numbered([line for line in lines if line])
+            case ".jsonl":
+                frame = _of_jsonl(path)
+            case ".csv":
+                frame = pl.read_csv(path, infer_schema=False)
+            case ".parquet":
+                frame = pl.read_parquet(path)
+            case _:
+                raise ConfigError(f"{path} must end in .txt, .jsonl, .csv or .parquet.")
     if "text" not in frame.columns:
         raise ConfigError(f"{path} needs a column `text`; it has {', '.join(frame.columns)}.")
     texts = [str(text) if text is not None else "" for text in frame["text"]]
     if "id" not in frame.columns:
         return _numbered(texts)
+    if frame["id"].null_count():
+        raise ConfigError(
+            f"A prompt in {path} has no id; give one to each, or leave the column out."
+        )
     return [GivenPrompt(str(name), text) for name, text in zip(frame["id"], texts, strict=True)]
 
 

@@ -1,5 +1,7 @@
 """The report of a sweep: what edits did to the texts, beside what the controls did."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -32,7 +34,7 @@ def write_report(run: Run, config: PatchConfig) -> None:
         },
     )
     _add_kinds(report, found)
-    _add_doses(report, found)
+    _add_doses(report, found, config)
     _add_edits(report, found, config)
     if config.outcomes:
         report.section("Without edits")
@@ -51,8 +53,8 @@ def _add_kinds(report: Report, found: pl.DataFrame) -> None:
         "without an edit; **changed** is the share that differ from it in any letter. "
         "**reconstruction** puts the SAE's reconstruction in the place of the activation and edits "
         "nothing; **random latent** adds exactly as much as the edit of a latent does, along the "
-        "decoder of another. An effect of latents is what goes beyond these. Intervals (95 %) are "
-        "over edits."
+        "decoder of another that is active as often. An effect of latents is what goes beyond "
+        "these. Intervals (95 %) are over edits."
     )
     rows = []
     for (kind, condition, outcome), part in found.group_by(
@@ -61,35 +63,45 @@ def _add_kinds(report: Report, found: pl.DataFrame) -> None:
         size = part["difference"].abs().to_numpy()
         rows.append((kind, condition, outcome, part.height, *mean_interval(size)))
     schema = ["kind", "condition", "outcome", "edits", "mean effect", "low", "high"]
-    frame = pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None).sort(
-        pl.col("outcome"), pl.col("kind").replace_strict({k: i for i, k in enumerate(_KINDS)})
+    frame = (
+        pl.DataFrame(rows, schema=schema, orient="row")
+        .fill_nan(None)
+        .sort(
+            pl.col("outcome"),
+            pl.col("kind").replace_strict({k: i for i, k in enumerate(_KINDS)}),
+            maintain_order=True,
+        )
     )
     report.table("kinds", frame, "The mean size of the difference from the baseline.")
 
 
-def _add_doses(report: Report, found: pl.DataFrame) -> None:
-    report.section("Dose and response")
+def _add_doses(report: Report, found: pl.DataFrame, config: PatchConfig) -> None:
+    # Values that each latent has of its own are no common axis.
+    common = [one.name for one in config.sweep.conditions if one.value is not None]
+    found = found.filter(pl.col("condition").is_in(common))
     panels: dict[str, list[Line]] = {}
     for outcome in found["outcome"].unique(maintain_order=True):
-        lines = []
-        for kind in ("set", "random latent", "scale"):
-            part = found.filter((pl.col("kind") == kind) & (pl.col("outcome") == outcome))
-            line = _dose_line(kind, part)
-            if line is not None:
-                lines.append(line)
-        if lines:
-            panels[outcome] = lines
+        part = found.filter(pl.col("outcome") == outcome)
+        panels[outcome] = _dose_lines(part, ("set", "random latent"))
+        # What latents are set to and what they are multiplied with are no common axis either.
+        panels[f"{outcome}, multiplied"] = _dose_lines(part, ("scale",))
+    panels = {name: lines for name, lines in panels.items() if lines}
     if not panels:
         return
+    report.section("Dose and response")
     nothing = [Reference(0.0)]
     chart = Chart.grid(panels, x="value", y="difference from the baseline", references=nothing)
     report.figure("doses", chart, "The mean over latents; bands hold the middle 80 % of latents.")
 
 
+def _dose_lines(found: pl.DataFrame, kinds: Sequence[str]) -> list[Line]:
+    lines = [_dose_line(kind, found.filter(pl.col("kind") == kind)) for kind in kinds]
+    return [line for line in lines if line is not None]
+
+
 def _dose_line(kind: str, part: pl.DataFrame) -> Line | None:
     doses = sorted(part["value"].drop_nulls().unique().to_list())
-    # Values that each latent has of its own are no common axis.
-    if not 2 <= len(doses) <= 100:
+    if len(doses) < 2:
         return None
     groups = [part.filter(pl.col("value") == dose)["difference"].to_numpy() for dose in doses]
     return Line(
@@ -105,12 +117,12 @@ def _dose_line(kind: str, part: pl.DataFrame) -> Line | None:
 def _add_edits(report: Report, found: pl.DataFrame, config: PatchConfig) -> None:
     report.section("Edits")
     of_latents = found.filter(pl.col("kind").is_in(["set", "scale"]))
-    n_tests = int(found["p"].is_not_nan().sum())
+    n_tests = int(found["q"].is_not_nan().sum())
     report.text(
         f"The {_SHOWN_EDITS} edits with the largest differences of each outcome, the strongest "
         "picked from many: their size is too large by that choice. "
         + (
-            f"q is p after Benjamini-Hochberg over all {n_tests:,} tests of this sweep. "
+            f"q is p after Benjamini-Hochberg over all {n_tests:,} tests of edits of latents. "
             if n_tests
             else "No outcome was named (`outcomes.NAME=REGEX`), so nothing is tested. "
         )
