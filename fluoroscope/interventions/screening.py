@@ -22,7 +22,7 @@ from fluoroscope.interventions.row_edits import EditSet, RowEdits
 from fluoroscope.interventions.term_block import BlockEdits, TermBlock
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.passes import Pass
-from fluoroscope.models.prefill import Job, prefill
+from fluoroscope.models.prefill import Job, prefill, shortened
 from fluoroscope.models.requests import prompt_tokens
 from fluoroscope.models.row_cache import Group, Layout, RowCache, Segment
 from fluoroscope.models.row_reader import RowReader
@@ -71,8 +71,9 @@ class Screen:
         with self.reader.open():
             self.prefix: Segment | None = None
             if n > 1:
-                filled = prefill(self.reader, [Job(0, self.prompt, 0, n - 1)])
-                self.prefix = filled.cache.segment(0, n - 1)
+                job, _ = shortened(self.reader, Job(0, self.prompt, 0, n - 1))
+                filled = prefill(self.reader, [job])
+                self.prefix = filled.cache.segment(0, job.n_tokens, job.segment)
             with self._outputs.recording():
                 last = prefill(self.reader, [Job(0, self.prompt, n - 1, n, self.prefix)])
         self._last = last.cache

@@ -62,12 +62,13 @@ def _measure(screen: Screen) -> tuple[float, float, float]:
     read = _seconds(screen, lambda: Screen(screen.model, screen.prompt, screen.sampling))
     last = HookPoint(screen.model.n_layers - 1, "resid_post")
     first = HookPoint(0, "resid_pre")
-    without, with_all = (
-        _seconds(screen, lambda b=_nothing(screen, point): screen.decisions(b, {"any": [0]}))
-        / _MEASURED_ROWS
-        for point in (last, first)
-    )
+    without, with_all = (_seconds_a_row(screen, point) for point in (last, first))
     return read, without, max(0.0, with_all - without) / screen.model.n_layers
+
+
+def _seconds_a_row(screen: Screen, point: HookPoint) -> float:
+    block = _nothing(screen, point)
+    return _seconds(screen, lambda: screen.decisions(block, {"any": [0]})) / _MEASURED_ROWS
 
 
 def _seconds(screen: Screen, work: Callable[[], object]) -> float:

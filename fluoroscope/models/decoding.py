@@ -10,7 +10,7 @@ from fluoroscope.models.decode_rows import DecodeRows, NewRow
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.memory import affordable_rows
 from fluoroscope.models.pooled import PooledCaptures, Seen
-from fluoroscope.models.prefill import Filled, Job, batches, prefill
+from fluoroscope.models.prefill import PIECE, Filled, Job, batches, prefill, shortened
 from fluoroscope.models.prompt_sharing import MIN_ROWS, MIN_TOKENS, Cell, Tokens, make_cells
 from fluoroscope.models.requests import Prepared
 from fluoroscope.models.row_cache import Segment
@@ -100,7 +100,8 @@ class Decoding:
 
     def _columns(self, cell: Cell) -> int:
         longest = max(self._prepared[request].limit for request in cell.requests)
-        return (0 if _is_worth_sharing(cell) else len(cell.prompt) - cell.n_shared) + longest
+        own = 0 if _is_worth_sharing(cell) else len(cell.prompt) - cell.n_shared
+        return min(own, PIECE) + longest
 
     def _should_refill(self) -> bool:
         if not (self._cells or self._waiting):
@@ -124,9 +125,11 @@ class Decoding:
         while self._cells and sum(len(cell.requests) for cell in cells) < n_rows:
             cells.append(self._cells.popleft())
         self._read_segments(cells)
-        jobs = [self._job(cell) for cell in cells]
+        begun = [shortened(self._reader, self._job(cell)) for cell in cells]
+        jobs = [job for job, _ in begun]
         for part in batches([job.n_tokens for job in jobs]):
             filled = prefill(self._reader, jobs[part])
+            filled.fired.add_(filled.fired.new_tensor([n_edits for _, n_edits in begun[part]]))
             seen = self._pooled.take()
             for row, (job, cell) in enumerate(zip(jobs[part], cells[part], strict=True)):
                 segment, n_own = job.segment, job.n_tokens
@@ -144,11 +147,14 @@ class Decoding:
         wanted = {cell.shared: cell for cell in cells if cell.n_shared}
         self._segments = {t: s for t, s in self._segments.items() if t in wanted}
         new = [cell for tokens, cell in wanted.items() if tokens not in self._segments]
-        jobs = [Job(cell.requests[0], cell.prompt, 0, cell.n_shared) for cell in new]
+        whole = [Job(cell.requests[0], cell.prompt, 0, cell.n_shared) for cell in new]
+        # Nothing is edited in what cells share.
+        jobs = [shortened(self._reader, job)[0] for job in whole]
         for part in batches([job.n_tokens for job in jobs]):
             filled = prefill(self._reader, jobs[part])
             for row, job in enumerate(jobs[part]):
-                self._segments[job.prompt[: job.stop]] = filled.cache.segment(row, job.stop)
+                segment = filled.cache.segment(row, job.n_tokens, job.segment)
+                self._segments[job.prompt[: job.stop]] = segment
 
 
 def _is_worth_sharing(cell: Cell) -> bool:

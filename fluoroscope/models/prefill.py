@@ -1,7 +1,7 @@
 """Reads prompts, many at once: their keys and values, and the logits behind their last token."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -14,6 +14,9 @@ from fluoroscope.models.row_reader import RowReader, group_rows
 
 TOKEN_BUDGET = 4096
 """Tokens of one pass over prompts, padding included, which bounds its memory."""
+
+PIECE = 1024
+"""Tokens of one prompt that are read in one pass."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,20 @@ def batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> Iterator[slic
             borders.append(place)
             widest = length
     yield from (slice(*pair) for pair in pairwise([*borders, len(lengths)]))
+
+
+def shortened(reader: RowReader, job: Job) -> tuple[Job, int]:
+    """A long job with all but its last piece read into its segment, and the edits of those pieces:
+    attention of a whole prompt to itself would fill the memory.
+    """
+    n_edits = 0
+    while job.n_tokens > PIECE:
+        piece = replace(job, stop=job.start + PIECE)
+        filled = prefill(reader, [piece])
+        n_edits += int(filled.fired[0])
+        segment = filled.cache.segment(0, PIECE, job.segment)
+        job = replace(job, start=piece.stop, segment=segment)
+    return job, n_edits
 
 
 def prefill(reader: RowReader, jobs: Sequence[Job]) -> Filled:

@@ -34,7 +34,7 @@ def prepare(model: LanguageModel, requests: Sequence[Request]) -> list[Prepared]
         _check_stops(model, request)
         prompt = tokens[given]
         # The last token that is drawn needs no position of its own.
-        room = model.context_length - len(prompt) + 1
+        room = writable_context(model) - len(prompt) + 1
         if request.max_tokens < 1:
             raise ModelError(
                 f"max_tokens of request {number} must be 1 or more, got {request.max_tokens}."
@@ -64,10 +64,13 @@ def prompt_tokens(model: LanguageModel, prompt: str | Sequence[int]) -> tuple[in
     shown = repr(prompt) if len(prompt) <= 60 else f"{repr(prompt[:57])[:-1]}..."
     if not found:
         raise ModelError(f"The tokenizer of {model.name} makes no token of the prompt {shown}.")
-    if len(found) > model.context_length:
+    context = writable_context(model)
+    if len(found) > context:
+        is_shorter = context < model.context_length
+        reason = " with positions that do not depend on a row's length" if is_shorter else ""
         raise ModelError(
             f"The prompt {shown} has {len(found)} tokens, and {model.name} reads at most "
-            f"{model.context_length}. Shorten it; nothing is cut silently."
+            f"{context}{reason}. Shorten it; nothing is cut silently."
         )
     wrong = [token for token in found if not 0 <= token < model.vocab_size]
     if wrong:
@@ -76,6 +79,22 @@ def prompt_tokens(model: LanguageModel, prompt: str | Sequence[int]) -> tuple[in
             f"{model.vocab_size - 1}."
         )
     return found
+
+
+def writable_context(model: LanguageModel) -> int:
+    """The most positions a row may have whose keys are kept.
+
+    Rotary embeddings of the kinds `longrope` and `dynamic` turn all positions otherwise once a row
+    is longer than those that the model was first trained on, and would then depend on batch mates.
+    """
+    config = model.network.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") not in ("longrope", "dynamic"):
+        return model.context_length
+    known = (rope, vars(config))
+    name = "original_max_position_embeddings"
+    original = next((where[name] for where in known if where.get(name)), model.context_length)
+    return min(model.context_length, int(original))
 
 
 def _check_stops(model: LanguageModel, request: Request) -> None:

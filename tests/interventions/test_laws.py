@@ -14,6 +14,7 @@ from fluoroscope.interventions.edits import (
 from fluoroscope.interventions.positions import ALL, GENERATED, LAST, PROMPT, after, at
 from fluoroscope.interventions.row_edits import Placed, row_edits
 from fluoroscope.interventions.steering import steer
+from fluoroscope.models import prefill
 from fluoroscope.models.families import FAMILIES
 from fluoroscope.models.generation import Capture, Request, generate
 from fluoroscope.models.hook_points import HookPoint
@@ -202,6 +203,24 @@ def test_the_same_seeds_give_the_same_texts_for_every_batch_size(model, many_edi
         with row_edits(model, rows):
             found.append(generate(model, requests, max_rows=max_rows))
     assert found[0] == found[1] == found[2]
+
+
+def test_prompts_that_are_read_in_pieces_give_the_same_texts(model, many_edits, monkeypatch):
+    requests = [
+        Request(prompt=PROMPTS[i % 4], seed=i, max_tokens=3, stop_tokens=()) for i in range(12)
+    ]
+    # All edits that act on the prompt, alone and with eight trials that share it.
+    repeated = [*requests, *[requests[3]] * 8]
+    rows = [*many_edits, *[many_edits[3]] * 8]
+    found = []
+    for piece in (prefill.PIECE, 4):
+        monkeypatch.setattr(prefill, "PIECE", piece)
+        with row_edits(model, rows):
+            found.append(generate(model, repeated, logprobs=True))
+    for whole, pieces in zip(*found, strict=True):
+        assert whole.tokens == pieces.tokens
+        assert whole.logprobs == pytest.approx(pieces.logprobs, abs=1e-9)
+        assert whole.n_edits == pieces.n_edits
 
 
 def test_captures_are_what_a_pass_over_the_whole_text_shows(model, direction):

@@ -557,3 +557,14 @@ def test_models_that_write_no_text_are_refused(model):
 def test_a_capture_of_a_layer_that_does_not_exist_is_refused(model):
     with pytest.raises(ModelError, match=r"no hook point 3\.mlp_out: its layers are 0 to 2"):
         generate(model, ["a"], captures={"x": Capture(HookPoint("3.mlp_out"), "max")})
+
+
+def test_rotations_that_depend_on_the_length_of_a_row_end_a_text():
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
+    rope["original_max_position_embeddings"] = 20
+    model = tiny_model("llama", rope_parameters=rope)
+    (found,) = generate(model, [Request(prompt="ten tokens", max_tokens=60, stop_tokens=())])
+    assert found.finish == "context"
+    assert found.n_prompt + len(found.tokens) == 21
+    with pytest.raises(ModelError, match="at most 20 with positions that do not depend"):
+        generate(model, ["a prompt that has more tokens than twenty"])

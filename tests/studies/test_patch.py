@@ -146,6 +146,11 @@ def test_the_report_shows_effects_beside_their_controls(finished):
         ({"prompts": ["You bet"], "texts": {"stop": ["You"]}}, "prompt begins with"),
         ({"prompts": ["a"], "texts": {"stop": [""]}}, "stop string is empty"),
         ({"positions": "SOMEWHERE"}, "Positions are"),
+        ({"prompts": ["You bet"], "positions": "at(0,500)"}, "Prompt 0: .* needs position 500"),
+        ({"prompts": ["You: a", "b"], "positions": "after(You:)"}, "Prompt 1: .* does not contain"),
+        ({"outcomes": {"bad": "("}}, "no regular expression"),
+        ({"outcomes": {"latent": "a"}}, "cannot be called 'latent'"),
+        ({"outcomes": {"a": "a", "a without": "b"}}, "cannot be called 'a without'"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_runs(changes, said, tmp_path, monkeypatch):
@@ -153,6 +158,44 @@ def test_bad_settings_are_refused_before_anything_runs(changes, said, tmp_path, 
     with pytest.raises(UserError, match=said):
         execute(PatchStudy(), build(PatchSpec, {**SETTINGS, **changes}), "bad", How())
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "values", "said"),
+    [
+        ("4.5,1", None, "no whole number"),
+        ("x,1", None, "no whole number"),
+        (",1", None, "no whole number"),
+        ("inf,1", None, "no whole number"),
+        ("-3,1", None, "no latent -3"),
+        ("3,x", ["own"], "without a finite number"),
+        ("3,inf", ["own"], "without a finite number"),
+        ("3,x", None, "a column of numbers"),
+    ],
+)
+def test_a_file_of_latents_that_is_wrong_says_where(tmp_path, row, values, said):
+    file = tmp_path / "latents.csv"
+    file.write_text(f"hook_point,latent,own\n3.resid_post,{row}\n")
+    with pytest.raises(ConfigError, match=said):
+        config(latents=str(file), values=values)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    for name in ("p.parquet", "p.jsonl", "p.txt"):
+        (tmp_path / name).write_bytes(b"\xff\xfe")
+    (tmp_path / "empty.csv").write_text("")
+    for name in ("p.parquet", "p.jsonl", "p.txt", "empty.csv"):
+        with pytest.raises(ConfigError, match=f"{name} cannot be read"):
+            config(prompts=str(tmp_path / name))
+    with pytest.raises(ConfigError, match=r"empty\.csv cannot be read"):
+        config(latents=str(tmp_path / "empty.csv"))
+
+
+def test_trials_without_chance_are_not_counted_as_many():
+    for sampling in ({"temperature": 0}, {"top_k": 1}):
+        with pytest.raises(ConfigError, match="all 3 trials of a cell would be one text"):
+            config(texts={"trials": 3, "sampling": sampling})
+        assert config(texts={"trials": 1, "sampling": sampling}).sweep.texts.trials == 1
 
 
 def test_an_sae_of_another_model_is_refused(stories_folder):
@@ -174,6 +217,9 @@ def test_prompts_are_read_from_every_kind_of_file(tmp_path):
     (tmp_path / "twice.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n')
     with pytest.raises(ConfigError, match="the id '1'"):
         config(prompts=str(tmp_path / "twice.jsonl"))
+    (tmp_path / "separator.jsonl").write_text('{"text": "a\u2028b"}\r\n', encoding="utf-8")
+    (found,) = config(prompts=str(tmp_path / "separator.jsonl")).sweep.prompts
+    assert found.text == "a\u2028b"
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\nnot json\n')
     with pytest.raises(ConfigError, match="Line 2"):
         config(prompts=str(tmp_path / "bad.jsonl"))
@@ -185,3 +231,13 @@ def test_what_a_sweep_costs_is_said_before_it_runs():
     cells = len(config().sweep.cells())
     assert f"{2 * cells * 3:,} texts of {2 * cells:,} cells" in cost.note
     assert cost.flops > 0
+
+
+def test_a_prompt_that_is_edited_from_its_beginning_is_read_for_every_cell():
+    def flops(positions):
+        (step,) = PatchStudy().steps(config(positions=positions))
+        return step.cost().flops
+
+    assert flops("last|generated") == flops("LAST | GENERATED") == flops("GENERATED")
+    assert flops("PROMPT | LAST") == flops("at(0) | GENERATED") == flops("ALL")
+    assert flops("ALL") > 2 * flops("LAST")

@@ -148,7 +148,10 @@ def _check_latents(latents: Sequence[int], d_sae: int, point: str, folder: Path)
 
 def _conditions(values: str | Sequence[str | float] | None) -> list[Condition]:
     if values is None:
-        raise ConfigError("Say what latents are set to: values=[0, 4, 8], or values=['*2'].")
+        raise ConfigError(
+            "Say what latents are set to: values=[0, 4, 8], values=['*2'], or a column of numbers "
+            "in a csv file of latents."
+        )
     given = values.split(",") if isinstance(values, str) else list(values)
     found: list[Condition] = []
     for one in given:

@@ -48,8 +48,7 @@ def _of_file(path: Path) -> list[GivenPrompt]:
     with reading(path):
         match path.suffix:
             case ".txt":
-                lines = path.read_text(encoding="utf-8").splitlines()
-                return _numbered([line for line in lines if line])
+                return _numbered([line for line in _lines(path) if line])
             case ".jsonl":
                 frame = _of_jsonl(path)
             case ".csv":
@@ -70,9 +69,14 @@ def _of_file(path: Path) -> list[GivenPrompt]:
     return [GivenPrompt(str(name), text) for name, text in zip(frame["id"], texts, strict=True)]
 
 
+def _lines(path: Path) -> list[str]:
+    # Not `splitlines`: a text may hold line separators of Unicode.
+    return path.read_text(encoding="utf-8").split("\n")
+
+
 def _of_jsonl(path: Path) -> pl.DataFrame:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         try:
             row = json.loads(line) if line.strip() else None
         except ValueError as error:
