@@ -48,6 +48,9 @@ def steer(
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Ends a text; may be repeated.")
     ] = None,
+    may_echo: Annotated[
+        bool, typer.Option("--may-echo", help="Allow a stop text that the prompt begins with.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, float64.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[
@@ -74,7 +77,13 @@ def steer(
     if given is not None:
         steering = steering._replace(positions=given)
     requests = [
-        Request(prompt=one, seed=seed + trial, max_tokens=max_tokens, stop=tuple(stop or ()))
+        Request(
+            prompt=one,
+            seed=seed + trial,
+            max_tokens=max_tokens,
+            stop=tuple(stop or ()),
+            may_echo=may_echo,
+        )
         for one in prompt
         for trial in range(trials)
     ]

@@ -122,7 +122,7 @@ def check_stop_strings(prompt: str, stop: Sequence[str], may_echo: bool) -> None
                 f"The stop string {string!r} is what the prompt begins with. Stop strings are "
                 "looked for in generated text alone, so the prompt itself does not end it; a "
                 "model that starts the prompt over would. If that is what is meant, say "
-                "may_echo=True."
+                "may_echo=True (--may-echo on the command line, texts.may_echo=true in a sweep)."
             )
 
 

@@ -67,9 +67,11 @@ def _folders(spec: PatchSpec, model: ModelConfig) -> dict[str, Path]:
         else {str(point) for point in parse_hook_points(spec.hook_points, model.n_layers)}
     )
     found: dict[str, Path] = {}
+    known: list[str] = []
     for name in given:
         for folder in _sae_folders(name):
             point = sidecar_of(folder)["hook_point"]
+            known.append(str(point))
             if points is not None and point not in points:
                 continue
             _check_sae(folder, point, model)
@@ -83,7 +85,7 @@ def _folders(spec: PatchSpec, model: ModelConfig) -> dict[str, Path]:
         missing = sorted(points - set(found))[0]
         raise ConfigError(
             f"There is no SAE of {missing} in {', '.join(given)}; there are those of "
-            f"{', '.join(sorted(found)) or 'no hook point asked for'}."
+            f"{', '.join(sorted(set(known)))}."
         )
     return dict(sorted(found.items(), key=lambda pair: HookPoint(pair[0])))
 
