@@ -377,7 +377,7 @@ def test_what_cannot_steer_is_a_message_and_exit_code_2(
 def test_what_is_of_another_model_steers_none(fluoro_here, stories_folder) -> None:
     for arguments, message in (
         (["--vector", "organism:risk"], "was made for the model organism (weights"),
-        (LATENT, "was to be used with model {'id': 'stories260K'"),
+        (LATENT, "was to be used with model stories260K, tokenizer_sha256"),
     ):
         code, _, said = fluoro_here("steer", str(stories_folder), "--prompt", "Once", *arguments)
         assert code == 2

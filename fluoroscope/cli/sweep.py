@@ -31,8 +31,14 @@ def effects(
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print all rows as csv.")] = False,
 ) -> None:
-    """Read the texts of a sweep again, with other outcomes; no model is needed."""
+    """Read the texts of a sweep again, with other outcomes; no model is needed.
+
+    The largest differences come first; as csv, the rows are in the order of cells.
+    """
+    import polars as pl
+
     from fluoroscope.core.errors import ConfigError
+    from fluoroscope.features.effects import CHANGED
     from fluoroscope.features.effects import effects as find_effects
     from fluoroscope.runs.ledger import find_run
     from fluoroscope.runs.run import Run
@@ -45,4 +51,9 @@ def effects(
             raise ConfigError(f"--outcome is written NAME=REGEX, got {given!r}.")
         outcomes[name] = pattern
     run = Run.open(find_run(run_name), "cpu")
-    print_rows(find_effects(read_cells(run), outcomes), csv)
+    found = find_effects(read_cells(run), outcomes).fill_nan(None)
+    if not csv:
+        # A person reads the first rows.
+        order = (pl.col("outcome") == CHANGED, -pl.col("difference").abs())
+        found = found.sort(*order, maintain_order=True)
+    print_rows(found, csv)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fluoroscope.core.errors import InterventionError
+from fluoroscope.core.errors import InterventionError, NumericsError
 from fluoroscope.interventions.answers import Answer, AnswerTree, check_tokens
 from fluoroscope.interventions.positions import LAST, Positions
 from fluoroscope.interventions.row_edits import EditSet, RowEdits
@@ -211,6 +211,13 @@ class Screen:
         given = torch.tensor(tokens, device=device)[:, None]
         logits = self.reader.read(given, cache, layout, a_pass)
         self._check(a_pass, place)
+        is_number = logits.amax(dim=-1).isfinite()
+        if not bool(is_number.all()):
+            number = a_pass.requests[int((~is_number).nonzero()[0])]
+            raise NumericsError(
+                f"The logits under edit {number} are NaN or infinite: it may be too large, or "
+                f"{self.model.dtype} too small for this model."
+            )
         return logits
 
     def _check(self, a_pass: Pass, place: int) -> None:

@@ -6,6 +6,8 @@ works. On a terminal that is not one (a log file, a pipe) it writes a line every
 
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +28,7 @@ class Terminal:
         self._console = console
         self._line_every_s = line_every_s
         self._events = EventTail(folder)
-        self._steps: dict[str, list[float]] = {}
+        self._step: ShardProgress | None = None
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
@@ -61,7 +63,7 @@ class Terminal:
                 self._draw(working)
             elif time.monotonic() - self._last_line >= self._line_every_s:
                 self._last_line = time.monotonic()
-                for progress in working[:MAX_BARS]:
+                for progress in self._shown(working):
                     self._line(f"{_title(progress)}: {describe(progress)}")
 
     def _show_events(self) -> None:
@@ -74,24 +76,32 @@ class Terminal:
         self._console.print(Text(f"{time.strftime('%H:%M:%S')}  {text}"), soft_wrap=True)
 
     def _count(self, event: Event) -> None:
+        step = self._step
         match event["event"]:
             case "step started":
-                self._steps = {event["step"]: [event["n_done"], event["n_shards"]]}
-            case "shard finished":
-                if event["step"] in self._steps:
-                    self._steps[event["step"]][0] += 1
+                n_done, n_shards = event["n_done"], event["n_shards"]
+                self._step = ShardProgress(
+                    event["step"], "", n_done, n_shards, "shards", n_done, 0.0, event["time"]
+                )
+            case "shard finished" if step is not None and event["step"] == step.step:
+                passed = event["time"] - step.time
+                self._step = replace(
+                    step, done=step.done + 1, elapsed_s=step.elapsed_s + passed, time=event["time"]
+                )
 
-    def _draw(self, working: list[ShardProgress]) -> None:
-        rows = {name: (done, total, "shards") for name, (done, total) in self._steps.items()}
-        shown = working[:MAX_BARS]
-        rows |= {_title(one): (one.done, one.total, describe(one)) for one in shown}
+    def _shown(self, working: Sequence[ShardProgress]) -> list[ShardProgress]:
+        """The step as a whole, whose rate is that of shards, and those that are worked on."""
+        return [*([] if self._step is None else [self._step]), *working[:MAX_BARS]]
+
+    def _draw(self, working: Sequence[ShardProgress]) -> None:
+        rows = {_title(one): one for one in self._shown(working)}
         for name in self._tasks.keys() - rows.keys():
             self._bars.remove_task(self._tasks.pop(name))
-        for name, (done, total, text) in rows.items():
-            amount = f"{done:.0f}/{total:.0f} {text}" if text == "shards" else text
+        for name, one in rows.items():
+            amount = describe(one)
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, amount=amount)
-            self._bars.update(self._tasks[name], completed=done, total=total, amount=amount)
+            self._bars.update(self._tasks[name], completed=one.done, total=one.total, amount=amount)
         self._bars.refresh()
 
 
@@ -154,4 +164,4 @@ def _short(number: float) -> str:
 
 
 def _title(progress: ShardProgress) -> str:
-    return f"{progress.step}/{progress.shard}"
+    return f"{progress.step}/{progress.shard}" if progress.shard else progress.step

@@ -138,7 +138,8 @@ class ScaleLatent(_LatentEdit):
 
 
 class SetRandomLatent(_LatentEdit):
-    """The control of a `SetLatent`: the same amount, along the decoder of another latent.
+    """The control of a `SetLatent` or `ScaleLatent`: the same amount, along the decoder of another
+    latent.
 
     At every position each latent's share has exactly the norm that it has in the original. The
     other latent is drawn from those of the most similar density, if densities are given, or from
@@ -146,7 +147,7 @@ class SetRandomLatent(_LatentEdit):
     """
 
     def __init__(
-        self, of: SetLatent, seed: int, density: Float[Tensor, " s"] | None = None
+        self, of: SetLatent | ScaleLatent, seed: int, density: Float[Tensor, " s"] | None = None
     ) -> None:
         self.sae, self.latents, self.of, self.seed = of.sae, of.latents, of, seed
         self.others = _others(of, seed, density)
@@ -264,7 +265,9 @@ def _numbers(
     return tuple(float(number) for number in found)
 
 
-def _others(of: SetLatent, seed: int, density: Float[Tensor, " s"] | None) -> tuple[int, ...]:
+def _others(
+    of: SetLatent | ScaleLatent, seed: int, density: Float[Tensor, " s"] | None
+) -> tuple[int, ...]:
     d_sae = of.sae.d_sae
     if density is not None and density.shape != (d_sae,):
         raise InterventionError(

@@ -70,6 +70,7 @@ class SweepStep(MapStep):
     def __init__(self, model: ModelConfig, shape: ModelShape, sweep: SweepConfig) -> None:
         self.model, self.shape, self.sweep = model, shape, sweep
         self._cells = sweep.cells()
+        self._kinds = {condition.name: condition.kind for condition in sweep.conditions}
 
     def cost(self) -> Cost:
         return sweep_cost(self.model, self.shape, self.sweep, len(self.parts()))
@@ -131,7 +132,11 @@ class SweepStep(MapStep):
                 sae.hook_point: load_sae(
                     sae.folder,
                     device=device,
-                    expect={**known, "hook_point": sae.hook_point},
+                    expect={
+                        **known,
+                        "hook_point": sae.hook_point,
+                        "weights_sha256": sae.weights_sha256,
+                    },
                 ).requires_grad_(False)
                 for sae in self.sweep.saes
             }
@@ -170,15 +175,11 @@ class SweepStep(MapStep):
         point, sae = HookPoint(cell.hook_point), saes[cell.hook_point]
         if cell.latent is None or cell.value is None:
             return {point: ReconstructionOnly(sae)}
-        match cell.kind:
-            case "set":
-                return {point: SetLatent(sae, cell.latent, cell.value)}
-            case "scale":
-                return {point: ScaleLatent(sae, cell.latent, cell.value)}
-            case _:
-                original = SetLatent(sae, cell.latent, cell.value)
-                density = densities[cell.hook_point]
-                return {point: SetRandomLatent(original, self.sweep.seed, density)}
+        make = ScaleLatent if self._kinds[cell.condition] == "scale" else SetLatent
+        edit = make(sae, cell.latent, cell.value)
+        if cell.kind == "random latent":
+            edit = SetRandomLatent(edit, self.sweep.seed, densities[cell.hook_point])
+        return {point: edit}
 
 
 @torch.no_grad()

@@ -90,11 +90,10 @@ class SweepConfig(Config):
                     value = condition.value_of(sae.hook_point, place)
                     yield condition.kind, condition.name, sae.hook_point, latent, value
             for condition in self.conditions:
-                if condition.kind == "set":
-                    for place in self._random_places(sae):
-                        value = condition.value_of(sae.hook_point, place)
-                        latent = sae.latents[place]
-                        yield "random latent", condition.name, sae.hook_point, latent, value
+                for place in self._random_places(sae):
+                    value = condition.value_of(sae.hook_point, place)
+                    latent = sae.latents[place]
+                    yield "random latent", condition.name, sae.hook_point, latent, value
 
     def _random_places(self, sae: SweptSAE) -> list[int]:
         n = min(self.controls.n_random, len(sae.latents))

@@ -8,6 +8,9 @@ from fluoroscope.runs.step import Cost
 from fluoroscope.steps.models import ModelConfig
 from fluoroscope.steps.sweep_config import SweepConfig
 
+_SHARD_BYTES = 8e3
+"""What the files of a shard take without any text: names and types of columns, checksums."""
+
 
 class SweepWork(NamedTuple):
     """How much a sweep reads and writes, and in how many passes."""
@@ -53,6 +56,7 @@ def sweep_cost(model: ModelConfig, shape: ModelShape, sweep: SweepConfig, n_part
     flops = shape.forward_flops_per_token(n_tokens) * (work.prompt_tokens + work.new_tokens)
     is_half = model.dtype != "float32"
     weights = float(shape.weight_bytes(model.dtype))
+    n_shards = len(sweep.prompts) * n_parts
     columns = n_tokens + sweep.texts.max_tokens
     row = 2.0 * shape.n_layers * shape.n_kv_heads * shape.head_dim * columns * BYTES[model.dtype]
     saes = sum(8.0 * sae.d_sae * shape.d_model for sae in sweep.saes)
@@ -60,10 +64,10 @@ def sweep_cost(model: ModelConfig, shape: ModelShape, sweep: SweepConfig, n_part
         flops=0.0 if is_half else flops,
         half_flops=flops if is_half else 0.0,
         bytes_moved=weights * work.passes,
-        overhead_s=1e-3 * (shape.n_layers + 1) * work.passes + 3e-4 * work.texts,
+        overhead_s=1e-3 * (shape.n_layers + 1) * work.passes + 8e-4 * work.texts,
         memory_bytes=weights + saes + sweep.texts.tile * (row + 30.0 * shape.vocab_size) + 0.3e9,
-        disk_bytes=2.0 * work.texts * (80 + 5 * sweep.texts.max_tokens),
-        parallel=len(sweep.prompts) * n_parts,
+        disk_bytes=2.0 * work.texts * (80 + 5 * sweep.texts.max_tokens) + _SHARD_BYTES * n_shards,
+        parallel=n_shards,
         note=(
             f"{work.texts:,} texts of {work.cells:,} cells in {work.passes:,} passes; one by one "
             f"without a cache {work.naive_tokens / (work.prompt_tokens + work.new_tokens):,.0f} "

@@ -13,6 +13,7 @@ class SweepTexts(Config):
     """Texts a cell; trial t of a prompt draws by the same luck in every cell."""
 
     max_tokens: PositiveInt = 20
+    """Tokens of a text, at most."""
 
     stop: list[str] = Field(default_factory=list)
     """A text ends before the first of these strings."""

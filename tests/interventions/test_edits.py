@@ -158,13 +158,16 @@ def test_reconstruction_only_is_the_sae_and_no_patch(sae):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_random_latent_adds_exactly_the_norm_of_its_original_at_every_position(double_sae, seed):
+@pytest.mark.parametrize("make", [SetLatent, ScaleLatent])
+def test_a_random_latent_adds_exactly_the_norm_of_its_original_at_every_position(
+    double_sae, seed, make
+):
     sae = double_sae()
     with torch.no_grad():
         # Decoder rows of different norms, as those of other people's SAEs are.
         sae.W_dec.mul_(torch.rand(40, 1, generator=torch_stream(seed, "norms")).double() + 0.5)
     x = torch.randn(4, 5, 16, generator=torch_stream(seed, "x")).double()
-    original = SetLatent(sae, 7, 3.0)
+    original = make(sae, 7, 3.0)
     control = SetRandomLatent(original, seed)
     torch.testing.assert_close(control.change(x).norm(dim=-1), original.change(x).norm(dim=-1))
     assert control.others != (7,)

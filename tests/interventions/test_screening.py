@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from fluoroscope.core.errors import InterventionError, MismatchError, ModelError
+from fluoroscope.core.errors import InterventionError, MismatchError, ModelError, NumericsError
 from fluoroscope.interventions.edits import AddDirection
 from fluoroscope.interventions.positions import GENERATED, LAST, PROMPT, at
 from fluoroscope.interventions.row_edits import row_edits
@@ -213,6 +213,13 @@ def test_blocks_of_latents_in_half_precision_are_the_edits_one_by_one(double_sae
     block = latent_block(sae, point, torch.arange(40), torch.full((40,), 2.5))
     each = screen.next_tokens([{point: SetLatent(sae, j, 2.5)} for j in range(40)])
     assert torch.equal(screen.next_tokens(block), each)
+
+
+def test_an_edit_that_is_too_large_is_named(double_sae):
+    point, sae = HookPoint("1.resid_post"), double_sae()
+    screen = Screen(tiny_model("llama"), PROMPT_TEXT)
+    with pytest.raises(NumericsError, match="under edit 1 are NaN or infinite"):
+        screen.next_tokens([{point: SetLatent(sae, 3, value)} for value in (1.0, 1e300)])
 
 
 def test_what_would_not_be_exact_is_refused(double_model, double_sae):

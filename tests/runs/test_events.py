@@ -1,12 +1,16 @@
 """The event log and the progress files survive what happens to files."""
 
+import io
 import json
 import math
+import time
 from pathlib import Path
+
+from rich.console import Console
 
 from fluoroscope.runs.events import EventLog, EventTail, read_events, read_metrics
 from fluoroscope.runs.progress import RunSink, ShardProgress, read_progress
-from fluoroscope.runs.terminal import describe, duration, event_text, size
+from fluoroscope.runs.terminal import Terminal, describe, duration, event_text, size
 
 
 def test_a_torn_line_hides_no_other(tmp_path: Path) -> None:
@@ -66,6 +70,19 @@ def test_rate_and_time_left_count_what_this_process_did() -> None:
     begun = ShardProgress("train", "all", 0, 100, "batches", 0, 5.0, 0.0)
     assert begun.left_s is None
     assert describe(begun) == "0/100 batches"
+
+
+def test_a_step_of_many_shards_shows_a_rate_and_a_time_left(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with Terminal(tmp_path, Console(file=said, width=100), line_every_s=0.0):
+        began = {"event": "step started", "time": 100.0, "step": "a", "n_done": 2, "n_shards": 12}
+        ends = [{"event": "shard finished", "time": t, "step": "a"} for t in (101.0, 104.0)]
+        lines = [json.dumps(event) + "\n" for event in (began, *ends)]
+        (tmp_path / "events.jsonl").write_text("".join(lines))
+        until = time.monotonic() + 10
+        while "left" not in said.getvalue() and time.monotonic() < until:
+            time.sleep(0.05)
+    assert "a: 4/12 shards, 0.5/s, 16 s left" in said.getvalue()
 
 
 def test_units_are_said_as_people_say_them() -> None:

@@ -149,6 +149,16 @@ def test_an_sae_of_another_model_is_refused_with_both_names(tmp_path):
         load_sae(tmp_path, expect={"model": {"id": "pythia"}})
     with pytest.raises(MismatchError, match=r"3\.resid_post.*4\.resid_post"):
         load_sae(tmp_path, expect={"hook_point": "4.resid_post"})
+    with pytest.raises(MismatchError, match="weights_sha256"):
+        load_sae(tmp_path, expect={"weights_sha256": "0" * 64})
+
+
+def test_a_model_is_the_same_in_a_folder_of_another_name(tmp_path):
+    model = {"id": "gpt2", "revision": "e7da7f2", "weights_sha256": "1a", "tokenizer_sha256": "2b"}
+    save_sae(make("topk"), tmp_path, HookPoint("3.resid_post"), {"model": model})
+    load_sae(tmp_path, expect={"model": {**model, "id": "downloaded", "revision": None}})
+    with pytest.raises(MismatchError, match=r"gpt2, .* 1a.*gpt2, .* 3c"):
+        load_sae(tmp_path, expect={"model": {**model, "weights_sha256": "3c"}})
 
 
 def test_damaged_weights_are_refused(tmp_path):

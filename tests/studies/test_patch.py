@@ -1,8 +1,13 @@
 """Sweeps: the grid that was asked for, the same texts whoever writes them, and clear refusals."""
 
+import io
+import sys
+
 import polars as pl
 import pytest
+import torch
 
+from fluoroscope.cli import main
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, MismatchError, UserError
 from fluoroscope.features.effects import effects
@@ -12,7 +17,7 @@ from fluoroscope.models.generation import Request, generate
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
 from fluoroscope.sae.formats.native import load_sae
-from fluoroscope.sae.latent_edits import SetLatent
+from fluoroscope.sae.latent_edits import ScaleLatent, SetLatent
 from fluoroscope.steps.sweep import SCHEMA, read_cells
 from fluoroscope.studies.patch.spec import PatchSpec
 from fluoroscope.studies.patch.study import PatchStudy
@@ -22,7 +27,7 @@ SETTINGS = {
     "sae": "organism:batch_topk",
     "hook_points": "3.resid_post,4.resid_post",
     "latents": "0-4",
-    "values": [0, 4, "*3"],
+    "values": [0, 4, "*3", "*5"],
     "prompts": {"source": "organism:risk", "n": 2},
     "texts": {"trials": 3, "max_tokens": 8, "tile": 20},
     "controls": {"n_random": 2},
@@ -36,8 +41,8 @@ def config(**changes):
 
 def test_the_grid_is_every_latent_at_every_value_with_its_controls():
     cells = config().sweep.cells()
-    # Two SAEs: a reconstruction, 5 latents x 3 values, 2 random latents x 2 values that are set.
-    assert len(cells) == 1 + 2 * (1 + 5 * 3 + 2 * 2)
+    # Two SAEs: a reconstruction, 5 latents x 4 values, 2 random latents x 4 values.
+    assert len(cells) == 1 + 2 * (1 + 5 * 4 + 2 * 4)
     assert cells[0].kind == "baseline"
     assert [cell.number for cell in cells] == list(range(len(cells)))
     assert len(set(cells)) == len(cells)
@@ -110,15 +115,49 @@ def test_worker_processes_write_the_same_bytes(finished, runs_root, monkeypatch)
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_scaling_and_setting_have_controls_of_their_own_kind(finished):
+    step = PatchStudy().steps(finished.config)[0]
+    saes = {sae.hook_point: load_sae(sae.folder) for sae in finished.config.sweep.saes}
+    densities = {name: torch.ones(sae.d_sae) for name, sae in saes.items()}
+    of: dict[str, set[type]] = {}
+    for cell in finished.config.sweep.cells():
+        if cell.kind == "random latent":
+            (edit,) = step._edits(cell, saes, densities).values()
+            of.setdefault(cell.condition, set()).add(type(edit.of))
+    expected = {"set to 0": SetLatent, "set to 4": SetLatent}
+    expected |= {"times 3": ScaleLatent, "times 5": ScaleLatent}
+    assert of == {name: {kind} for name, kind in expected.items()}
+
+
 def test_the_report_shows_effects_beside_their_controls(finished):
     page = (finished.folder / "report.html").read_text()
     assert "random latent" in page
-    assert (finished.folder / "figures" / "doses.png").stat().st_size > 10_000
+    for figure in ("doses.png", "factors.png"):
+        assert (finished.folder / "figures" / figure).stat().st_size > 10_000
     table = pl.read_parquet(finished.folder / "tables" / "effects.parquet")
     again = effects(read_cells(finished), {"stop": "^ ?Stop"})
     assert table.equals(again)
     kinds = set(table["kind"])
     assert kinds == {"set", "scale", "reconstruction", "random latent"}
+
+
+def test_texts_are_read_again_with_other_outcomes(finished, runs_root, monkeypatch, capsys):
+    monkeypatch.setenv("FLUOROSCOPE_RUNS", str(runs_root))
+    command = ["fluoro", "sweep", "effects", "sweep", "--outcome", "bet=^ ?Bet"]
+    said = []
+    for more in ([], ["--csv"]):
+        monkeypatch.setattr(sys, "argv", [*command, *more])
+        with pytest.raises(SystemExit):
+            main()
+        said.append(capsys.readouterr().out)
+    table = pl.read_csv(io.StringIO(said[1]), infer_schema_length=None)
+    expected = effects(read_cells(finished), {"bet": "^ ?Bet"}).fill_nan(None)
+    assert table["difference"].to_list() == pytest.approx(expected["difference"].to_list())
+    assert table["q"].null_count() == expected["q"].null_count()
+    strongest = expected.filter(pl.col("outcome") == "bet")["difference"].abs().max()
+    first = said[0].splitlines()[3]
+    assert f"{strongest:.3g}" in first.replace("-", " ")
+    assert "nan" not in said[0].lower()
 
 
 @pytest.mark.parametrize(
@@ -231,6 +270,12 @@ def test_what_a_sweep_costs_is_said_before_it_runs():
     cells = len(config().sweep.cells())
     assert f"{2 * cells * 3:,} texts of {2 * cells:,} cells" in cost.note
     assert cost.flops > 0
+
+
+def test_a_sweep_takes_no_more_disk_than_was_said(finished):
+    (step,) = PatchStudy().steps(finished.config)
+    used = sum(file.stat().st_size for file in (finished.folder / "sweep").rglob("*.*"))
+    assert used < step.cost().disk_bytes
 
 
 def test_a_prompt_that_is_edited_from_its_beginning_is_read_for_every_cell():

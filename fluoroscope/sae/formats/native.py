@@ -83,8 +83,9 @@ def load_sae(
 ) -> SparseAutoencoder:
     """An SAE written by `save_sae`, checked against its checksum.
 
-    `expect` are entries of its provenance, or `hook_point`, that must be as given, such as
-    `{"model": model.identity.as_json()}`; a difference raises `MismatchError` naming both sides.
+    `expect` are entries of its provenance, or `hook_point` or `weights_sha256`, that must be as
+    given, such as `{"model": model.identity.to_json()}`; a difference raises `MismatchError` naming
+    both sides. A model is the same under another name: its hashes count.
     """
     folder = Path(folder)
     if not (folder / SIDECAR).exists():
@@ -116,13 +117,28 @@ def sidecar_of(folder: Path | str) -> dict[str, Any]:
 
 
 def _check_expected(folder: Path, sidecar: Mapping[str, Any], expect: Provenance) -> None:
-    known = {"hook_point": sidecar["hook_point"], **sidecar["provenance"]}
+    known = {name: sidecar[name] for name in ("hook_point", "weights_sha256")}
+    known |= sidecar["provenance"]
     for name, wanted in expect.items():
-        if known.get(name) != wanted:
+        if _hashes(known.get(name)) != _hashes(wanted):
             raise MismatchError(
-                f"The SAE in {folder} belongs to {name} {known.get(name)!r}, "
-                f"and was to be used with {name} {wanted!r}."
+                f"The SAE in {folder} belongs to {name} {_said(known.get(name))}, "
+                f"and was to be used with {name} {_said(wanted)}."
             )
+
+
+def _hashes(value: object) -> object:
+    """What decides the numbers of a model, which may lie in a folder of another name."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: found for key, found in value.items() if key.endswith("_sha256")} or value
+
+
+def _said(value: object) -> str:
+    if not isinstance(value, Mapping) or not value.get("id"):
+        return repr(value)
+    hashes = [f", {key} {str(value[key])[:12]}..." for key in sorted(value) if "sha256" in key]
+    return f"{value['id']}{''.join(hashes)}"
 
 
 def _saelens_config(

@@ -1,13 +1,11 @@
 """The report of a sweep: what edits did to the texts, beside what the controls did."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
 
 from fluoroscope.core.intervals import mean_interval
 from fluoroscope.core.storage import write_parquet
-from fluoroscope.features.effects import CHANGED, baseline_shares, effects
+from fluoroscope.features.effects import baseline_shares, effects
 from fluoroscope.plots.chart import Chart, Line, Reference
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
@@ -35,7 +33,7 @@ def write_report(run: Run, config: PatchConfig) -> None:
     )
     _add_kinds(report, found)
     _add_doses(report, found, config)
-    _add_edits(report, found, config)
+    _add_edits(report, found)
     if config.outcomes:
         report.section("Without edits")
         shares = baseline_shares(cells, config.outcomes)
@@ -61,8 +59,10 @@ def _add_kinds(report: Report, found: pl.DataFrame) -> None:
         "kind", "condition", "outcome", maintain_order=True
     ):
         size = part["difference"].abs().to_numpy()
-        rows.append((kind, condition, outcome, part.height, *mean_interval(size)))
-    schema = ["kind", "condition", "outcome", "edits", "mean effect", "low", "high"]
+        # Sizes of differences of shares are neither below 0 nor above 1.
+        mean, *ends = np.clip(mean_interval(size), 0, 1)
+        rows.append((kind, condition, outcome, part.height, mean, *ends))
+    schema = ["kind", "condition", "outcome", "edits", "mean size", "low", "high"]
     frame = (
         pl.DataFrame(rows, schema=schema, orient="row")
         .fill_nan(None)
@@ -76,33 +76,29 @@ def _add_kinds(report: Report, found: pl.DataFrame) -> None:
 
 
 def _add_doses(report: Report, found: pl.DataFrame, config: PatchConfig) -> None:
-    # Values that each latent has of its own are no common axis.
-    common = [one.name for one in config.sweep.conditions if one.value is not None]
-    found = found.filter(pl.col("condition").is_in(common))
-    panels: dict[str, list[Line]] = {}
-    for outcome in found["outcome"].unique(maintain_order=True):
-        part = found.filter(pl.col("outcome") == outcome)
-        panels[outcome] = _dose_lines(part, ("set", "random latent"))
-        # What latents are set to and what they are multiplied with are no common axis either.
-        panels[f"{outcome}, multiplied"] = _dose_lines(part, ("scale",))
-    panels = {name: lines for name, lines in panels.items() if lines}
-    if not panels:
+    charts: dict[str, Chart] = {}
+    for name, kind, x in (("doses", "set", "set to"), ("factors", "scale", "multiplied with")):
+        # Values that each latent has of its own are no common axis.
+        shared = [c.name for c in config.sweep.conditions if c.kind == kind and c.value is not None]
+        if len(shared) > 1:
+            charts[name] = _dose_chart(found.filter(pl.col("condition").is_in(shared)), x)
+    if not charts:
         return
     report.section("Dose and response")
+    for name, chart in charts.items():
+        report.figure(name, chart, "The mean over latents; bands hold the middle 80 % of latents.")
+
+
+def _dose_chart(found: pl.DataFrame, x: str) -> Chart:
+    panels: dict[str, list[Line]] = {}
+    for (outcome, kind), part in found.group_by("outcome", "kind", maintain_order=True):
+        panels.setdefault(str(outcome), []).append(_dose_line(str(kind), part))
     nothing = [Reference(0.0)]
-    chart = Chart.grid(panels, x="value", y="difference from the baseline", references=nothing)
-    report.figure("doses", chart, "The mean over latents; bands hold the middle 80 % of latents.")
+    return Chart.grid(panels, x=x, y="difference from the baseline", references=nothing)
 
 
-def _dose_lines(found: pl.DataFrame, kinds: Sequence[str]) -> list[Line]:
-    lines = [_dose_line(kind, found.filter(pl.col("kind") == kind)) for kind in kinds]
-    return [line for line in lines if line is not None]
-
-
-def _dose_line(kind: str, part: pl.DataFrame) -> Line | None:
-    doses = sorted(part["value"].drop_nulls().unique().to_list())
-    if len(doses) < 2:
-        return None
+def _dose_line(kind: str, part: pl.DataFrame) -> Line:
+    doses = sorted(part["value"].unique().to_list())
     groups = [part.filter(pl.col("value") == dose)["difference"].to_numpy() for dose in doses]
     return Line(
         kind,
@@ -114,7 +110,7 @@ def _dose_line(kind: str, part: pl.DataFrame) -> Line | None:
     )
 
 
-def _add_edits(report: Report, found: pl.DataFrame, config: PatchConfig) -> None:
+def _add_edits(report: Report, found: pl.DataFrame) -> None:
     report.section("Edits")
     of_latents = found.filter(pl.col("kind").is_in(["set", "scale"]))
     n_tests = int(found["q"].is_not_nan().sum())
@@ -122,15 +118,16 @@ def _add_edits(report: Report, found: pl.DataFrame, config: PatchConfig) -> None
         f"The {_SHOWN_EDITS} edits with the largest differences of each outcome, the strongest "
         "picked from many: their size is too large by that choice. "
         + (
-            f"q is p after Benjamini-Hochberg over all {n_tests:,} tests of edits of latents. "
+            "p is of the exact McNemar test over the texts of these prompts, q after "
+            f"Benjamini-Hochberg over all {n_tests:,} tests of edits of latents. "
             if n_tests
             else "No outcome was named (`outcomes.NAME=REGEX`), so nothing is tested. "
         )
-        + f"Intervals are over {found['unit'][0] if found.height else 'text'}s: effects hold "
         + (
-            "for prompts like these."
-            if found.height and found["unit"][0] == "prompt"
-            else f"for these {len(config.sweep.prompts)} prompts; give ten or more to tell others."
+            "Intervals are over prompts: effects hold for prompts like these."
+            if found["unit"][0] == "prompt"
+            else "Intervals are over texts: effects hold for the prompts given; ten or more would "
+            "tell of others."
         )
     )
     strongest = pl.concat(
@@ -141,12 +138,13 @@ def _add_edits(report: Report, found: pl.DataFrame, config: PatchConfig) -> None
             for outcome in found["outcome"].unique(maintain_order=True)
         ]
     )
-    report.table("strongest", strongest.drop("cell").fill_nan(None), "The strongest edits.")
+    shown = strongest.drop("cell").fill_nan(None)
+    report.table("strongest", shown, "The strongest edits.", {"p": ".2g", "q": ".2g"})
 
 
 def _add_texts(report: Report, cells: pl.DataFrame, found: pl.DataFrame) -> None:
     report.section("Texts")
-    outcome = found["outcome"][0] if found.height else CHANGED
+    outcome = found["outcome"][0]
     order = (
         found.filter((pl.col("outcome") == outcome) & pl.col("kind").is_in(["set", "scale"]))
         .sort(pl.col("difference").abs(), descending=True, maintain_order=True)
