@@ -27,6 +27,11 @@ Span = tuple[int, int]
 """Positions from the first number to before the second."""
 
 
+def count_before(spans: Sequence[Span], n: int) -> int:
+    """How many positions of some spans lie before position `n`."""
+    return sum(max(0, min(stop, n) - start) for start, stop in spans)
+
+
 @dataclass(frozen=True)
 class Positions:
     """A set of positions; sets are joined by `|`, and written as they are made."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fluoroscope.core.errors import InterventionError, MismatchError
 from fluoroscope.interventions.edits import Edit, check_conflicts
-from fluoroscope.interventions.positions import ALL, FOREVER, Positions, Span
+from fluoroscope.interventions.positions import ALL, FOREVER, Positions, Span, count_before
 from fluoroscope.interventions.term_table import Applied, Placed, TermTable
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hooking import Hook
@@ -100,9 +100,7 @@ class RowEdits:
         deepest: HookPoint | None = None,
     ) -> int:
         spans = self._all_spans(request, tuple(prompt), deepest)
-        return sum(
-            max(0, min(stop, n_positions) - start) for found in spans for start, stop in found
-        )
+        return sum(count_before(found, n_positions) for found in spans)
 
     def begin(self, a_pass: Pass) -> None:
         if not a_pass.is_same_rows:

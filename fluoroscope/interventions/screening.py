@@ -23,7 +23,7 @@ from fluoroscope.interventions.term_block import BlockEdits, TermBlock
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.passes import Pass
 from fluoroscope.models.prefill import Job, prefill, shortened
-from fluoroscope.models.requests import prompt_tokens
+from fluoroscope.models.requests import prompt_tokens, writable_context
 from fluoroscope.models.row_cache import Group, Layout, RowCache, Segment
 from fluoroscope.models.row_reader import RowReader
 from fluoroscope.models.sampling import Sampling
@@ -114,7 +114,7 @@ class Screen:
         sum to at most 1; the rest is what is no answer.
         """
         tree = AnswerTree(self.model, self.given, answers)
-        room = self.model.context_length - len(self.prompt)
+        room = writable_context(self.model) - len(self.prompt)
         if tree.depth > room:
             raise InterventionError(
                 f"The longest answer has {tree.depth + 1} tokens, and behind the "

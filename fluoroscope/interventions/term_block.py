@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluoroscope.core.errors import InterventionError, MismatchError
-from fluoroscope.interventions.positions import LAST, Positions
+from fluoroscope.interventions.positions import LAST, Positions, count_before
 from fluoroscope.interventions.row_edits import first_block
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hooking import Hook
@@ -87,8 +87,7 @@ class BlockEdits:
     ) -> int:
         if deepest is not None and deepest < self._block.point:
             return 0
-        spans = self._spans(prompt)
-        return sum(max(0, min(stop, n_positions) - start) for start, stop in spans)
+        return count_before(self._spans(prompt), n_positions)
 
     def begin(self, a_pass: Pass) -> None:
         self._pass = a_pass

@@ -9,6 +9,7 @@ Controls: `ReconstructionOnly` (what the SAE alone does to the activation), `Set
 (as much change along another latent's direction), `RandomDirection` of `interventions.edits`.
 """
 
+from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -46,9 +47,9 @@ class _LatentEdit(Edit):
     sae: SparseAutoencoder
     latents: tuple[int, ...]
 
+    @abstractmethod
     def amounts(self) -> tuple[Sequence[float], Sequence[float]]:
         """The alpha and beta of each latent."""
-        raise NotImplementedError
 
     @property
     def width(self) -> int:
