@@ -1,0 +1,1 @@
+"""Who plays: a language model here, or an endpoint over HTTP."""
