@@ -12,6 +12,7 @@ STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
     "study",
     {
         "dictionary": "fluoroscope.studies.dictionary.study:DictionaryStudy",
+        "gambling": "fluoroscope.studies.gambling.study:GamblingStudy",
         "organism": "fluoroscope.studies.organism.study:OrganismStudy",
         "patch": "fluoroscope.studies.patch.study:PatchStudy",
     },
@@ -20,6 +21,7 @@ SPECS: "Registry[type[Config]]" = Registry(
     "study",
     {
         "dictionary": "fluoroscope.studies.dictionary.spec:DictionarySpec",
+        "gambling": "fluoroscope.studies.gambling.spec:GamblingSpec",
         "organism": "fluoroscope.studies.organism.spec:OrganismSpec",
         "patch": "fluoroscope.studies.patch.spec:PatchSpec",
     },

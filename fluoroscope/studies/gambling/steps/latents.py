@@ -1,0 +1,250 @@
+"""Activations -> sparse latents of every hook point (`latents/`), and which of them differ
+between games that went bankrupt and games that were stopped (`contrast/`).
+
+latents/shards/<hook point>/latents.safetensors, provenance.json
+contrast/latents.parquet       a row a latent: found on the discovery games, replicated on the others
+contrast/decision.parquet      decisions to stop against decisions to bet
+contrast/null.parquet          the largest statistic under shuffled outcomes
+contrast/selected.parquet      the latents that are screened
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.sparse import csc_array, csr_array
+
+from fluoroscope.core.sink import Sink
+from fluoroscope.core.storage import read_json, write_json, write_parquet
+from fluoroscope.core.tensors import read_tensors, write_tensors
+from fluoroscope.features.contrasts import Rows, contrasts, top_latents
+from fluoroscope.features.permutation import family_wise, permutation_null, split_by_cluster
+from fluoroscope.runs.run import Run
+from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
+from fluoroscope.steps.models import load_model
+from fluoroscope.steps.sae_sources import check_recorded, load_choice
+from fluoroscope.studies.gambling.config import GamblingConfig
+from fluoroscope.studies.gambling.states import BANKRUPT, SAFE, codes, covariates
+from fluoroscope.studies.gambling.steps.play import DECISIONS_A_GAME
+from fluoroscope.studies.gambling.steps.record import (
+    RECORD,
+    read_activations,
+    read_prompts,
+    read_states,
+)
+
+LATENTS, CONTRAST = "latents", "contrast"
+FOUND, DECISION, NULL, SELECTED = (
+    "latents.parquet", "decision.parquet", "null.parquet", "selected.parquet",
+)  # fmt: skip
+_FILE, _PROVENANCE = "latents.safetensors", "provenance.json"
+_ROWS = 512
+MIN_GAMES = 10
+"""Games of each kind, in each half, below which there is nothing to contrast."""
+
+_EMPTY = {
+    "hook_point": pl.String, "latent": pl.Int64, "cohen_d": pl.Float64, "adjusted_d": pl.Float64,
+    "mean_in": pl.Float64, "mean_out": pl.Float64, "std_in": pl.Float64, "std_out": pl.Float64,
+    "p_welch": pl.Float64, "q_score": pl.Float64, "is_different": pl.Boolean,
+}  # fmt: skip
+
+
+class LatentsStep(MapStep):
+    """One shard a hook point."""
+
+    name = LATENTS
+    inputs = (RECORD,)
+
+    def __init__(self, config: GamblingConfig) -> None:
+        self.config = config
+
+    def cost(self) -> Cost:
+        saes = self.config.subject.saes
+        n_games = self.config.play.repetitions * len(self.config.table.conditions)
+        n = n_games * (DECISIONS_A_GAME if self.config.record.decisions == "all" else 1.0)
+        widest = max((sae.d_model * sae.d_sae for sae in saes), default=0)
+        return Cost(
+            flops=2.0 * n * sum(sae.d_model * sae.d_sae for sae in saes),
+            overhead_s=0.3 * len(saes),
+            memory_bytes=8.0 * widest + 8.0 * n * max((s.d_model for s in saes), default=0) + 0.3e9,
+            disk_bytes=8.0 * n * 100 * len(saes),
+            parallel=max(1, len(saes)),
+            note="about 100 active latents a decision and hook point",
+        )
+
+    def shards(self, run: Run) -> Sequence[Shard]:
+        return [Shard(point) for point in self.config.hook_points]
+
+    @torch.no_grad()
+    def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
+        choice = self.config.sae_at(shard.key)
+        model = load_model(run, self.config.model, context.device)
+        sae = load_choice(choice, device=context.device, model=model.identity)
+        rows = read_activations(run, shard.key)
+        parts = []
+        for start in range(0, len(rows), _ROWS):
+            part = sae.encode(rows[start : start + _ROWS].to(sae.W_dec)).cpu().float()
+            parts.append(csr_array(part.numpy()))
+            context.sink.progress(min(start + _ROWS, len(rows)), len(rows), "prompts")
+        stacked = _stacked(parts, sae.d_sae)
+        if stacked.nnz and stacked.data.min() < 0:
+            raise AssertionError("latents are never negative")
+        tensors = {
+            "data": torch.from_numpy(stacked.data),
+            "indices": torch.from_numpy(stacked.indices.astype(np.int64)),
+            "indptr": torch.from_numpy(stacked.indptr.astype(np.int64)),
+            "shape": torch.tensor(stacked.shape),
+        }
+        write_tensors(context.folder / _FILE, tensors)
+        write_json(context.folder / _PROVENANCE, choice.provenance())
+
+
+class ContrastStep(MapStep):
+    """What differs, on half of the games; whether it does so again, on the other half."""
+
+    name = CONTRAST
+    inputs = (RECORD, LATENTS)
+
+    def __init__(self, config: GamblingConfig) -> None:
+        self.config = config
+
+    def cost(self) -> Cost:
+        n = sum(sae.d_sae for sae in self.config.subject.saes)
+        # A permutation costs about as much as the statistics themselves.
+        return Cost(
+            overhead_s=2e-5 * n * (3 + self.config.contrast.permutations / 4),
+            memory_bytes=2e3 * n + 0.5e9,
+            disk_bytes=1.2e3 * n,
+            parallel=4,
+        )
+
+    def shards(self, run: Run) -> Sequence[Shard]:
+        parts = ["discovery", "replication"]
+        parts += ["decision"] if self.config.contrast.stop_contrast else []
+        return [Shard(part) for part in (*parts, "null")]
+
+    def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
+        is_decision = shard.key == "decision"
+        rows, states = self._rows(run, is_decision=is_decision)
+        chosen = states["is_discovery"].to_numpy() ^ (shard.key == "replication")
+        file = context.folder / FOUND
+        if not _is_enough(rows.take(chosen)):
+            write_parquet(file, pl.DataFrame(schema=_EMPTY))
+            return
+        latents = self._latents(run, states["row"].to_numpy()[chosen])
+        if shard.key != "null":
+            write_parquet(file, contrasts(latents, rows.take(chosen)))
+        elif self.config.contrast.permutations:
+            n, seed = self.config.contrast.permutations, self.config.seed
+            write_parquet(file, permutation_null(latents, rows.take(chosen), n, seed))
+        else:
+            write_parquet(file, pl.DataFrame(schema=_EMPTY))
+
+    def merge(self, run: Run, folder: Path, sink: Sink) -> None:
+        parts = {
+            shard.key: pl.read_parquet(folder / "shards" / shard.key / FOUND)
+            for shard in self.shards(run)
+        }
+        found = _with_replication(parts["discovery"], parts["replication"])
+        if "largest" in parts["null"].columns and len(found):
+            values = family_wise(parts["discovery"], parts["null"])
+            found = found.with_columns(pl.Series("p_family", values))
+            write_parquet(folder / NULL, parts["null"])
+        settings = self.config.contrast
+        write_parquet(folder / FOUND, found)
+        if "decision" in parts:
+            write_parquet(folder / DECISION, parts["decision"])
+        # A latent whose means are equal has nothing to be set to.
+        usable = found.filter(pl.col("mean_in") != pl.col("mean_out"))
+        selected = top_latents(usable, settings.top, settings.by) if len(usable) else usable
+        write_parquet(folder / SELECTED, selected)
+        if len(found) == 0:
+            sink.message(
+                f"Fewer than {MIN_GAMES} games of each half went bankrupt, or were stopped: there "
+                "is nothing to contrast, and no latent is looked at further."
+            )
+
+    def _rows(self, run: Run, *, is_decision: bool) -> tuple[Rows, pl.DataFrame]:
+        """The decisions that are compared, with their group."""
+        settings = self.config.contrast
+        states = discovery_states(run, self.config)
+        if is_decision:
+            kept = states.filter(pl.col("action").is_not_null())
+            group = kept["action"] == "stop"
+        else:
+            kept = states.filter(pl.col("ending").is_in([BANKRUPT, SAFE]))
+            kept = kept.filter("is_last") if settings.decisions == "last" else kept
+            group = kept["ending"] == BANKRUPT
+        lengths = np.array([len(prompt) for prompt in read_prompts(run)])
+        factors = list(next(iter(self.config.table.conditions.values())))
+        rows = Rows(
+            group.to_numpy(),
+            codes(kept["game"]),
+            covariates(kept, lengths, factors),
+            codes(kept["condition"]),
+        )
+        return rows, kept
+
+    def _latents(self, run: Run, rows: np.ndarray) -> dict[str, csc_array]:
+        return {
+            point: csc_array(read_latents(run, self.config, point)[rows])
+            for point in self.config.hook_points
+        }
+
+
+def discovery_states(run: Run, config: GamblingConfig) -> pl.DataFrame:
+    """All decisions, with `is_discovery`: whether their game is one that latents are found on."""
+
+    def split() -> pl.DataFrame:
+        states = read_states(run)
+        if not len(states):
+            return states.with_columns(pl.lit(value=True).alias("is_discovery"))
+        mask = split_by_cluster(
+            codes(states["game"]), config.contrast.discovery, config.seed, codes(states["condition"])
+        )
+        return states.with_columns(pl.Series("is_discovery", mask))
+
+    return run.cached((CONTRAST, "states"), split)
+
+
+def read_latents(run: Run, config: GamblingConfig, hook_point: str) -> csr_array:
+    """Latents of a hook point at the last token of every prompt: [rows, d_sae]."""
+    folder = run.shard_folder(LATENTS, hook_point)
+    check_recorded(read_json(folder / _PROVENANCE), config.sae_at(hook_point), str(folder))
+    found = read_tensors(folder / _FILE)
+    data, indices, indptr = (found[name].numpy() for name in ("data", "indices", "indptr"))
+    return csr_array((data, indices, indptr), shape=tuple(found["shape"].tolist()))
+
+
+def read_selected(run: Run) -> pl.DataFrame:
+    return pl.read_parquet(run.step_folder(CONTRAST) / SELECTED)
+
+
+def _is_enough(rows: Rows) -> bool:
+    n_in = len(np.unique(rows.cluster[rows.group]))
+    n_out = len(np.unique(rows.cluster[~rows.group]))
+    return min(n_in, n_out) >= MIN_GAMES
+
+
+def _with_replication(found: pl.DataFrame, again: pl.DataFrame) -> pl.DataFrame:
+    """Whether what is different is so, with the same sign, in games that it was not found on."""
+    if not len(found) or not len(again):
+        return found.with_columns(
+            pl.lit(None, pl.Float64).alias("replicated_d"), pl.lit(None, pl.Boolean).alias("replicates")
+        )
+    other = again.select(
+        "hook_point", "latent", pl.col("cohen_d").alias("replicated_d"), again_p="p_score"
+    )
+    joined = found.join(other, on=["hook_point", "latent"], how="left", maintain_order="left")
+    same = (pl.col("cohen_d") * pl.col("replicated_d") > 0) & (pl.col("again_p") < 0.05)
+    return joined.with_columns((pl.col("is_different") & same).alias("replicates")).drop("again_p")
+
+
+def _stacked(parts: list[csr_array], d_sae: int) -> csr_array:
+    if not parts:
+        return csr_array((0, d_sae), dtype=np.float32)
+    from scipy.sparse import vstack
+
+    return csr_array(vstack(parts))

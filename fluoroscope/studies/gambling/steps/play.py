@@ -1,0 +1,147 @@
+"""Games -> what was asked, answered and done (`play/`).
+
+play/shards/<first repetition>/attempts.parquet, games.parquet
+play/attempts.parquet, games.parquet                 all of them, by repetition and condition
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from fluoroscope.core.sink import Sink
+from fluoroscope.core.storage import write_parquet
+from fluoroscope.models.sampling import Sampling
+from fluoroscope.models.shape import BYTES, ModelShape
+from fluoroscope.runs.run import Run
+from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
+from fluoroscope.steps.models import load_model
+from fluoroscope.studies.gambling.config import GamblingConfig
+from fluoroscope.studies.gambling.episodes import Seat, converse
+from fluoroscope.studies.gambling.games import GAMES
+from fluoroscope.studies.gambling.games.base import luck_tape
+from fluoroscope.studies.gambling.logs import attempts_frame, games_frame
+from fluoroscope.studies.gambling.players.model_player import ModelPlayer
+
+PLAY = "play"
+ATTEMPTS, GAMES_FILE = "attempts.parquet", "games.parquet"
+DECISIONS_A_GAME = 5.0
+"""Of the models that were tried; a plan that turns out wrong costs nothing but patience."""
+
+
+class PlayStep(MapStep):
+    """One shard for some repetitions of all conditions."""
+
+    name = PLAY
+
+    def __init__(self, config: GamblingConfig) -> None:
+        self.config = config
+
+    def cost(self) -> Cost:
+        play = self.config.play
+        n_games = play.repetitions * len(self.config.table.conditions)
+        if self.config.subject.shape is None or play.log is not None:
+            return Cost(disk_bytes=4e3 * n_games, note="an endpoint or a log plays")
+        prompt, reply = self.config.table.prompt_tokens, play.max_tokens
+        n_tokens = n_games * DECISIONS_A_GAME * (prompt + reply)
+        return replies_cost(
+            self.config.shape,
+            self.config.model.dtype,
+            n_tokens=n_tokens,
+            columns=prompt + reply,
+            rows=play.rows,
+            passes=n_games * DECISIONS_A_GAME * (reply + 1) / play.rows,
+            n_texts=n_games * DECISIONS_A_GAME,
+            parallel=len(self._starts()),
+        )
+
+    def shards(self, run: Run) -> Sequence[Shard]:
+        size, n = self.config.play.repetitions_per_shard, self.config.play.repetitions
+        if self.config.play.log is not None:
+            return [Shard("log")]
+        return [
+            Shard(f"{start:05d}", {"from": start, "to": min(start + size, n)})
+            for start in self._starts()
+        ]
+
+    def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
+        seats = make_seats(self.config, range(shard.params["from"], shard.params["to"]))
+        player = model_player(run, self.config, context.device)
+        episodes = player.play(
+            [converse(seat, self.config.play.retries) for seat in seats],
+            lambda done, total: context.sink.progress(done, total, "games"),
+        )
+        write_parquet(context.folder / ATTEMPTS, attempts_frame(episodes))
+        write_parquet(context.folder / GAMES_FILE, games_frame(episodes))
+
+    def merge(self, run: Run, folder: Path, sink: Sink) -> None:
+        keys = [shard.key for shard in self.shards(run)]
+        for name in (ATTEMPTS, GAMES_FILE):
+            frames = [pl.read_parquet(folder / "shards" / key / name) for key in keys]
+            write_parquet(folder / name, pl.concat(frames))
+
+    def _starts(self) -> range:
+        play = self.config.play
+        return range(0, play.repetitions, play.repetitions_per_shard)
+
+
+def model_player(run: Run, config: GamblingConfig, device: str) -> ModelPlayer:
+    play = config.play
+    return ModelPlayer(
+        load_model(run, config.model, device),
+        Sampling(**play.sampling.model_dump()),
+        max_tokens=play.max_tokens,
+        max_rows=play.rows,
+        chat=play.chat,
+        system=play.system,
+    )
+
+
+def make_seats(config: GamblingConfig, repetitions: Sequence[int]) -> list[Seat]:
+    """Every condition of these repetitions, on the luck that they share."""
+    games = config.table.games()
+    kind, n_rounds = GAMES.load(config.table.game), config.table.checked_rules().max_rounds
+    tapes = {r: luck_tape(kind, config.seed, r, n_rounds) for r in repetitions}
+    return [
+        Seat(f"{name}-{r:05d}", name, r, game, tapes[r], config.seed)
+        for r in repetitions
+        for name, game in games.items()
+    ]
+
+
+def replies_cost(
+    shape: ModelShape,
+    dtype: str,
+    *,
+    n_tokens: float,
+    columns: float,
+    rows: int,
+    passes: float,
+    n_texts: float,
+    parallel: int,
+) -> Cost:
+    """Of reading and writing `n_tokens` in rows of `columns`: the arithmetic of every token, the
+    weights once a pass, about 1 ms a block and pass and text.
+    """
+    flops = shape.forward_flops_per_token(int(columns)) * n_tokens
+    weights = float(shape.n_params * BYTES[dtype])
+    row = 2.0 * shape.n_layers * shape.n_kv_heads * shape.head_dim * columns * BYTES[dtype]
+    is_half = dtype != "float32"
+    return Cost(
+        flops=0.0 if is_half else flops,
+        half_flops=flops if is_half else 0.0,
+        bytes_moved=weights * passes,
+        overhead_s=1e-3 * (shape.n_layers + 1) * passes + 1e-3 * n_texts,
+        memory_bytes=weights + rows * (row + 30.0 * shape.vocab_size) + 0.3e9,
+        disk_bytes=1.5e3 * n_texts,
+        parallel=parallel,
+        note=f"about {DECISIONS_A_GAME:.0f} decisions a game",
+    )
+
+
+def read_attempts(run: Run) -> pl.DataFrame:
+    return pl.read_parquet(run.step_folder(PLAY) / ATTEMPTS)
+
+
+def read_games(run: Run) -> pl.DataFrame:
+    return pl.read_parquet(run.step_folder(PLAY) / GAMES_FILE)
