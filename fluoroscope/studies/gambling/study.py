@@ -20,6 +20,7 @@ from fluoroscope.studies.gambling.spec import GamblingSpec, GameSpec
 from fluoroscope.studies.gambling.steps.latents import ContrastStep, LatentsStep
 from fluoroscope.studies.gambling.steps.play import PlayStep
 from fluoroscope.studies.gambling.steps.record import RecordStep
+from fluoroscope.studies.gambling.steps.screen import DosesStep, ScreenStep
 
 
 class GamblingStudy(Study[GamblingSpec, GamblingConfig]):
@@ -52,7 +53,13 @@ class GamblingStudy(Study[GamblingSpec, GamblingConfig]):
     def steps(self, config: GamblingConfig) -> Sequence[MapStep]:
         steps: list[MapStep] = [PlayStep(config)]
         if config.subject.saes:
-            steps += [RecordStep(config), LatentsStep(config), ContrastStep(config)]
+            steps += [
+                RecordStep(config),
+                LatentsStep(config),
+                ContrastStep(config),
+                ScreenStep(config),
+                DosesStep(config),
+            ]
         return steps
 
     def report(self, run: Run, sink: Sink) -> None:

@@ -1,0 +1,195 @@
+"""Which latents cause the decision, from exact effects in many game states.
+
+The effect of a value is the change of the share of stopping among decisions, in one state. A
+latent is called causal only if, in states of games that it was chosen on and of others,
+
+1. its two population means push in opposite directions;
+2. the difference between them survives Benjamini-Hochberg over all latents that were screened;
+3. it is at least `min_effect`, and larger than what 95 % of its controls do, which change the
+   activation as much along decoders of other latents, and along random directions;
+4. the response follows the dose over five values between the means;
+5. all of it holds again, with the same sign, in states of games that were held out.
+
+The states are of different games, so a state is the unit of tests and intervals. Every control
+is judged by the same rules, against its fellows: how many pass is the rate of false alarms.
+
+Axes: `s` states, `m` latents, `v` doses, `c` controls.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float
+from scipy.stats import t as student
+
+from fluoroscope.features.multiple_tests import benjamini_hochberg
+from fluoroscope.studies.gambling.settings import PatchSettings
+
+N_DOSES = 5
+MIN_STATES = 10
+
+
+class Screened(NamedTuple):
+    """What the states say of each latent set to its two means."""
+
+    safe: Float[np.ndarray, "s m"]
+    bankrupt: Float[np.ndarray, "s m"]
+    """Change of the share of stopping, set to the mean of safe and of bankrupt games."""
+
+
+def screened_table(found: Screened) -> pl.DataFrame:
+    """safe_effect, bankrupt_effect, effect (their difference) with its 95 % interval, p and q."""
+    effect = found.safe - found.bankrupt
+    mean, low, high, p = mean_test(effect)
+    return pl.DataFrame(
+        {
+            "safe_effect": _mean(found.safe),
+            "bankrupt_effect": _mean(found.bankrupt),
+            "effect": mean,
+            "effect_low": low,
+            "effect_high": high,
+            "p": p,
+            "q": benjamini_hochberg(p),
+        }
+    )
+
+
+class Doses(NamedTuple):
+    """What held-out states say of the shortlist and of its controls, at doses from the mean of
+    safe games to that of bankrupt ones.
+    """
+
+    latents: Float[np.ndarray, "s m v"]
+    random_latents: Float[np.ndarray, "s m c v"]
+    random_directions: Float[np.ndarray, "s m c v"]
+
+
+def verdicts(
+    shortlist: pl.DataFrame, doses: Doses, settings: PatchSettings, *, is_legible: bool
+) -> pl.DataFrame:
+    """The shortlist (rows of `screened_table` with hook_point and latent) with what decides."""
+    held_out = screened_table(Screened(doses.latents[..., 0], doses.latents[..., -1]))
+    names = {name: f"held_out_{name}" for name in held_out.columns}
+    table = pl.concat([shortlist, held_out.rename(names)], how="horizontal")
+    size = np.abs(held_out["effect"].to_numpy())
+    controls = {
+        "random_latents": _effects(doses.random_latents),
+        "random_directions": _effects(doses.random_directions),
+    }
+    rho = dose_response(doses.latents)
+    table = table.with_columns(
+        pl.Series(f"{name}_95", _quantile(np.abs(values), 0.95)) for name, values in controls.items()
+    ).with_columns(pl.Series("dose_rho", rho))
+    exceeds = np.all(
+        [size > _quantile(np.abs(values), 0.95) for values in controls.values()], axis=0
+    )
+    # From safe to bankrupt the share of stopping must fall where the effect is positive.
+    follows = -rho * np.sign(held_out["effect"].to_numpy()) > 0.9
+    rules = {
+        "is_opposite": _is_opposite(table, "") & _is_opposite(table, "held_out_"),
+        "is_significant": (table["q"] < settings.alpha).fill_null(value=False).to_numpy(),
+        "is_large": (table["effect"].abs() >= settings.min_effect).to_numpy(),
+        "exceeds_controls": exceeds,
+        "follows_dose": follows,
+        "replicates": _replicates(table, settings),
+    }
+    is_causal = np.logical_and.reduce(list(rules.values())) & is_legible
+    flags = [pl.Series(name, values) for name, values in rules.items()]
+    return table.with_columns(*flags, pl.Series("is_causal", is_causal))
+
+
+def control_verdicts(doses: Doses, settings: PatchSettings) -> pl.DataFrame:
+    """Every control as if it were a latent, against its fellows: kind, effect, is_declared."""
+    parts = []
+    for kind, values in (
+        ("random latent", doses.random_latents),
+        ("random direction", doses.random_directions),
+    ):
+        n_controls = values.shape[2]
+        for i in range(values.shape[1]):
+            for j in range(n_controls):
+                fellows = np.delete(values[:, i], j, axis=1)
+                parts.append((kind, i, j, *_judged(values[:, i, j], fellows, settings)))
+    schema = ["kind", "of", "number", "effect", "is_declared"]
+    return pl.DataFrame(parts, schema=schema, orient="row")
+
+
+def _judged(
+    own: Float[np.ndarray, "s v"], fellows: Float[np.ndarray, "s c v"], settings: PatchSettings
+) -> tuple[float, bool]:
+    half = len(own) // 2
+    effect = own[:, 0] - own[:, -1]
+    mean = float(effect.mean())
+    others = np.abs((fellows[..., 0] - fellows[..., -1]).mean(axis=0))
+    rho = float(dose_response(own[:, None])[0])
+    ends = own[:, 0].mean() * own[:, -1].mean() < 0
+    halves = effect[:half].mean() * effect[half:].mean() > 0 if half else False
+    p = float(mean_test(effect[:, None])[3][0])
+    is_declared = (
+        ends
+        and abs(mean) >= settings.min_effect
+        and (len(others) == 0 or abs(mean) > float(np.quantile(others, 0.95)))
+        and -rho * math.copysign(1, mean) > 0.9
+        and halves
+        and p < settings.alpha
+    )
+    return mean, bool(is_declared)
+
+
+def mean_test(
+    values: Float[np.ndarray, "s m"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, 95 % interval and p (Student's t, two-sided) over states; NaN below 10 states, and
+    for what is the same in all of them.
+    """
+    n = len(values)
+    if n < MIN_STATES:
+        nothing = np.full(values.shape[1], math.nan)
+        return _mean(values), nothing, nothing, nothing
+    mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / math.sqrt(n)
+    reach = float(student.ppf(0.975, n - 1)) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * student.sf(np.abs(mean / error), n - 1)
+    return mean, mean - reach, mean + reach, np.where(error > 0, p, math.nan)
+
+
+def dose_response(effects: Float[np.ndarray, "s m v"]) -> Float[np.ndarray, " m"]:
+    """Spearman's correlation of dose and mean effect: 1 or -1 where the response is monotone."""
+    means = effects.mean(axis=0) if len(effects) else np.zeros(effects.shape[1:])
+    ranks = means.argsort(axis=-1).argsort(axis=-1).astype(float)
+    dose = np.arange(means.shape[-1], dtype=float)
+    dose -= dose.mean()
+    centred = ranks - ranks.mean(axis=-1, keepdims=True)
+    size = np.linalg.norm(dose) * np.linalg.norm(centred, axis=-1)
+    flat = np.ptp(means, axis=-1) == 0
+    return np.where(flat, 0.0, centred @ dose / np.maximum(size, 1e-12))
+
+
+def _is_opposite(table: pl.DataFrame, prefix: str) -> Bool[np.ndarray, " m"]:
+    both = table[f"{prefix}safe_effect"] * table[f"{prefix}bankrupt_effect"]
+    return (both < 0).to_numpy()
+
+
+def _replicates(table: pl.DataFrame, settings: PatchSettings) -> Bool[np.ndarray, " m"]:
+    same = (table["effect"] * table["held_out_effect"] > 0).to_numpy()
+    small = (table["held_out_q"] < settings.alpha).fill_null(value=False).to_numpy()
+    large = (table["held_out_effect"].abs() >= settings.min_effect / 2).to_numpy()
+    return same & small & large
+
+
+def _effects(values: Float[np.ndarray, "s m c v"]) -> Float[np.ndarray, "m c"]:
+    if not len(values):
+        return np.zeros(values.shape[1:3])
+    return (values[..., 0] - values[..., -1]).mean(axis=0)
+
+
+def _quantile(values: Float[np.ndarray, "m c"], share: float) -> Float[np.ndarray, " m"]:
+    if values.shape[1] == 0:
+        return np.full(len(values), math.inf)
+    return np.quantile(values, share, axis=1)
+
+
+def _mean(values: Float[np.ndarray, "s m"]) -> Float[np.ndarray, " m"]:
+    return values.mean(axis=0) if len(values) else np.full(values.shape[1], math.nan)
