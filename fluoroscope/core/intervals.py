@@ -1,4 +1,6 @@
-"""95 % intervals: of a share, of a mean, and by resampling whole units."""
+"""95 % intervals: of shares and means, also over rows that belong together; by units left out or
+drawn again.
+"""
 
 import math
 from collections.abc import Callable
@@ -45,6 +47,46 @@ def mean_interval(values: Float[np.ndarray, " n"]) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
+def clustered_share_interval(
+    is_so: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]
+) -> Interval:
+    """Of the share that is so, where rows of one cluster are alike.
+
+    Wilson's at the number of independent rows that would tell as much (Korn and Graubard 1998;
+    Dean and Pagano 2015), with Student's t. Where all rows are the same nothing tells how alike
+    a cluster is, and each counts once.
+    """
+    share, sizes, surplus = _by_cluster(is_so.astype(float), cluster)
+    n, n_clusters = len(is_so), len(sizes)
+    if n_clusters < MIN_UNITS:
+        return Interval(share, math.nan, math.nan)
+    alone, together = share * (1 - share) / n, _variance_of_mean(surplus, n)
+    effective = n * min(alone / max(together, 1e-300), 1.0) if alone else float(n_clusters)
+    t = float(student.ppf(_TAILS[1], n_clusters - 1))
+    middle = (share + t**2 / (2 * effective)) / (1 + t**2 / effective)
+    reach = t * (share * (1 - share) / effective + t**2 / (4 * effective**2)) ** 0.5
+    reach /= 1 + t**2 / effective
+    # Rounding leaves the ends of none and of all beside 0 and 1.
+    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+    return Interval(share, min(low, share), max(high, share))
+
+
+def clustered_mean_interval(
+    values: Float[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]
+) -> Interval:
+    """Of a mean over rows, where those of one cluster are alike: by the spread of the clusters'
+    sums around what their sizes would give (Cochran 1977, chapter 9A), and Student's t.
+
+    Clusters without any spread do not tell how much others may differ: no ends.
+    """
+    mean, sizes, surplus = _by_cluster(values, cluster)
+    if len(sizes) < MIN_UNITS or np.abs(surplus).max() <= 1e-12 * np.abs(values).sum():
+        return Interval(mean, math.nan, math.nan)
+    t = float(student.ppf(_TAILS[1], len(sizes) - 1))
+    reach = t * _variance_of_mean(surplus, len(values)) ** 0.5
+    return Interval(mean, mean - reach, mean + reach)
+
+
 def paired_interval(gained: int, lost: int, n: int) -> Interval:
     """Of a difference of shares among `n` pairs, `gained` of which are so only with, `lost` only
     without (Bonett and Price 2012).
@@ -85,3 +127,45 @@ def resampled_interval(
     # A draw that cannot be told says nothing of the others.
     low, high = np.nanquantile(draws, _TAILS)
     return Interval(value, float(low), float(high))
+
+
+def jackknife_intervals(
+    statistics: Callable[[Float[np.ndarray, "draws k"]], Float[np.ndarray, "draws m"]],
+    totals: Float[np.ndarray, "units k"],
+) -> list[Interval]:
+    """Of smooth functions of sums over units: by how they change when one unit is left out, and
+    Student's t (Tukey 1958; Efron and Stein 1981).
+
+    Unlike percentiles of resamples, it is centred on the estimate where that is biased, as is the
+    correlation of noisy means. No ends where leaving out a unit changes nothing, or all.
+    """
+    n = len(totals)
+    values = statistics(totals.sum(0, keepdims=True))[0]
+    if n < MIN_UNITS:
+        return [Interval(float(value), math.nan, math.nan) for value in values]
+    without = statistics(totals.sum(0) - totals)
+    away = without - without.mean(0)
+    # What is left of a constant is rounding.
+    away[:, np.abs(away).max(0) <= 1e-12 * np.abs(without).max(0)] = math.nan
+    reach = float(student.ppf(_TAILS[1], n - 1)) * ((n - 1) / n * (away**2).sum(0)) ** 0.5
+    return [
+        Interval(float(value), float(value - ends), float(value + ends))
+        for value, ends in zip(values, reach, strict=True)
+    ]
+
+
+def _by_cluster(
+    values: Float[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]
+) -> tuple[float, Int[np.ndarray, " clusters"], Float[np.ndarray, " clusters"]]:
+    """The mean, and each cluster's size and how much its sum is above what its size gives."""
+    if not len(values):
+        return math.nan, np.empty(0, int), np.empty(0)
+    _, which, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
+    sums = np.bincount(which, values)
+    mean = float(sums.sum() / len(values))
+    return mean, sizes, sums - mean * sizes
+
+
+def _variance_of_mean(surplus: Float[np.ndarray, " clusters"], n: int) -> float:
+    n_clusters = len(surplus)
+    return float(n_clusters / (n_clusters - 1) * (surplus**2).sum() / n**2)

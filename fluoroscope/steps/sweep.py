@@ -24,12 +24,12 @@ from fluoroscope.interventions.row_edits import EditSet, row_edits
 from fluoroscope.models.generation import Generation, Request, generate
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.models.requests import prompt_tokens
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.sae.base import SparseAutoencoder
-from fluoroscope.sae.formats.native import load_sae
 from fluoroscope.sae.latent_edits import (
     ReconstructionOnly,
     ScaleLatent,
@@ -37,7 +37,8 @@ from fluoroscope.sae.latent_edits import (
     SetRandomLatent,
 )
 from fluoroscope.steps.models import ModelConfig, load_model
-from fluoroscope.steps.sweep_config import Cell, SweepConfig
+from fluoroscope.steps.sae_sources import load_saes
+from fluoroscope.steps.sweep_config import Cell, Prompt, SweepConfig
 from fluoroscope.steps.sweep_cost import sweep_cost
 
 SWEEP = "sweep"
@@ -94,7 +95,7 @@ class SweepStep(MapStep):
         cells = self._cells[shard.params["from"] : shard.params["to"]]
         prompt = self.sweep.prompts[shard.params["prompt"]]
         pairs = [(cell, trial) for cell in cells for trial in range(self.sweep.texts.trials)]
-        requests = [self._request(prompt.id, prompt.text, trial) for _, trial in pairs]
+        requests = [self._request(prompt, trial) for _, trial in pairs]
         densities = self._densities(run, model, saes)
         edits = {cell.number: self._edits(cell, saes, densities) for cell in cells}
         done = 0
@@ -127,27 +128,15 @@ class SweepStep(MapStep):
 
     def _saes(self, run: Run, model: LanguageModel, device: str) -> dict[str, SparseAutoencoder]:
         def load() -> dict[str, SparseAutoencoder]:
-            known = {"model": model.identity.to_json()}
-            return {
-                sae.hook_point: load_sae(
-                    sae.folder,
-                    device=device,
-                    expect={
-                        **known,
-                        "hook_point": sae.hook_point,
-                        "weights_sha256": sae.weights_sha256,
-                    },
-                ).requires_grad_(False)
-                for sae in self.sweep.saes
-            }
+            return load_saes(self.sweep.saes, device=device, model=model.identity)
 
         return run.cached((SWEEP, "saes", device), load)
 
-    def _request(self, prompt_id: str, text: str, trial: int) -> Request:
+    def _request(self, prompt: Prompt, trial: int) -> Request:
         return Request(
-            prompt=text,
+            prompt=_given(prompt),
             # The same luck in every cell of a prompt, whatever is edited.
-            seed=derive_seed(self.sweep.seed, "sweep", prompt_id, trial),
+            seed=derive_seed(self.sweep.seed, "sweep", prompt.id, trial),
             max_tokens=self.sweep.texts.max_tokens,
             stop=tuple(self.sweep.texts.stop),
             may_echo=self.sweep.texts.may_echo,
@@ -159,7 +148,7 @@ class SweepStep(MapStep):
         """How often each latent is active on the prompts: what random latents are matched by."""
         if not self.sweep.controls.n_random:
             return {}
-        prompts = [prompt.text for prompt in self.sweep.prompts[:DENSITY_PROMPTS]]
+        prompts = [_given(prompt) for prompt in self.sweep.prompts[:DENSITY_PROMPTS]]
         return run.cached(
             (SWEEP, "densities", str(model.device)), lambda: _densities(model, saes, prompts)
         )
@@ -184,17 +173,23 @@ class SweepStep(MapStep):
 
 @torch.no_grad()
 def _densities(
-    model: LanguageModel, saes: Mapping[str, SparseAutoencoder], prompts: Sequence[str]
+    model: LanguageModel,
+    saes: Mapping[str, SparseAutoencoder],
+    prompts: Sequence[str | tuple[int, ...]],
 ) -> dict[str, Float[Tensor, " s"]]:
     counts = {name: torch.zeros(sae.d_sae, device=model.device) for name, sae in saes.items()}
     n = 0
     for prompt in prompts:
-        tokens, _ = model.tokenize([prompt])
+        tokens = torch.tensor([prompt_tokens(model, prompt)], device=model.device)
         cache = capture(model, tokens, list(saes))
         n += tokens.shape[1]
         for name, sae in saes.items():
             counts[name] += sae.sparse_encode(cache[name][0].to(sae.W_dec)).count()
     return {name: count / n for name, count in counts.items()}
+
+
+def _given(prompt: Prompt) -> str | tuple[int, ...]:
+    return prompt.text if prompt.tokens is None else tuple(prompt.tokens)
 
 
 def read_cells(run: Run) -> pl.DataFrame:

@@ -9,23 +9,16 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from fluoroscope.core.config import Config, how
+from fluoroscope.core.config import Config
 from fluoroscope.core.seeding import stream
+from fluoroscope.steps.sae_sources import SAEChoice
 from fluoroscope.steps.sweep_settings import SweepControls, SweepTexts
 
 Kind = Literal["baseline", "set", "scale", "reconstruction", "random latent"]
 
 
-class SweptSAE(Config):
+class SweptSAE(SAEChoice):
     """An SAE whose latents are edited."""
-
-    hook_point: str
-
-    folder: str = how("")
-    """Where it lies; which one it is, the hash says."""
-
-    weights_sha256: str
-    d_sae: int
 
     latents: list[int]
     """Those that are edited, in the order in which they were given."""
@@ -50,6 +43,8 @@ class Prompt(Config):
     id: str
     text: str
     n_tokens: int
+    tokens: list[int] | None = None
+    """What the model reads, where that is not the text alone, as in a chat."""
 
 
 class Cell(NamedTuple):

@@ -80,7 +80,8 @@ def verdicts(
     }
     rho = dose_response(doses.latents)
     table = table.with_columns(
-        pl.Series(f"{name}_95", _quantile(np.abs(values), 0.95)) for name, values in controls.items()
+        pl.Series(f"{name}_95", _quantile(np.abs(values), 0.95))
+        for name, values in controls.items()
     ).with_columns(pl.Series("dose_rho", rho))
     exceeds = np.all(
         [size > _quantile(np.abs(values), 0.95) for values in controls.values()], axis=0
@@ -120,11 +121,11 @@ def _judged(
     own: Float[np.ndarray, "s v"], fellows: Float[np.ndarray, "s c v"], settings: PatchSettings
 ) -> tuple[float, bool]:
     half = len(own) // 2
-    effect = own[:, 0] - own[:, -1]
+    effect = own[:, 0] - own[:, N_DOSES - 1]
     mean = float(effect.mean())
-    others = np.abs((fellows[..., 0] - fellows[..., -1]).mean(axis=0))
+    others = np.abs((fellows[..., 0] - fellows[..., N_DOSES - 1]).mean(axis=0))
     rho = float(dose_response(own[:, None])[0])
-    ends = own[:, 0].mean() * own[:, -1].mean() < 0
+    ends = own[:, 0].mean() * own[:, N_DOSES - 1].mean() < 0
     halves = effect[:half].mean() * effect[half:].mean() > 0 if half else False
     p = float(mean_test(effect[:, None])[3][0])
     is_declared = (
@@ -159,7 +160,7 @@ def dose_response(effects: Float[np.ndarray, "s m v"]) -> Float[np.ndarray, " m"
     """Spearman's correlation of dose and mean effect: 1 or -1 where the response is monotone."""
     means = effects.mean(axis=0) if len(effects) else np.zeros(effects.shape[1:])
     ranks = means.argsort(axis=-1).argsort(axis=-1).astype(float)
-    dose = np.arange(means.shape[-1], dtype=float)
+    dose = np.arange(N_DOSES, dtype=float)
     dose -= dose.mean()
     centred = ranks - ranks.mean(axis=-1, keepdims=True)
     size = np.linalg.norm(dose) * np.linalg.norm(centred, axis=-1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from fluoroscope.core.errors import InterventionError
 from fluoroscope.core.seeding import torch_stream
 from fluoroscope.interventions.answers import answer_tokens
+from fluoroscope.interventions.positions import Positions
 from fluoroscope.interventions.row_edits import EditSet
 from fluoroscope.interventions.screening import Screen
 from fluoroscope.interventions.term_block import TermBlock
@@ -21,7 +22,12 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.sae.base import SparseAutoencoder
-from fluoroscope.sae.latent_edits import ReconstructionOnly, SetLatent, SetRandomLatent, latent_block
+from fluoroscope.sae.latent_edits import (
+    ReconstructionOnly,
+    SetLatent,
+    SetRandomLatent,
+    latent_block,
+)
 from fluoroscope.sae.thresholded import ThresholdedSAE
 
 OUTCOMES = ("stop", "bet")
@@ -42,14 +48,14 @@ class Situation(NamedTuple):
 class DecisionScreen:
     """One game state."""
 
-    def __init__(self, model: LanguageModel, situation: Situation, sampling: Sampling) -> None:
+    def __init__(
+        self, model: LanguageModel, situation: Situation, sampling: Sampling, positions: Positions
+    ) -> None:
         self.situation = situation
-        self.screen = Screen(model, situation.prompt, sampling)
+        self.screen = Screen(model, situation.prompt, sampling, positions)
         self._model = model
         openings = {name: situation.openings[name] for name in OUTCOMES}
-        tokens = {
-            name: [self._tokens(text) for text in texts] for name, texts in openings.items()
-        }
+        tokens = {name: [self._tokens(text) for text in texts] for name, texts in openings.items()}
         firsts = {name: {one[0] for one in found} for name, found in tokens.items()}
         self._firsts = None if firsts["stop"] & firsts["bet"] else firsts
         """None where stop and bet begin with the same token: then whole openings are read."""

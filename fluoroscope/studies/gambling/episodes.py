@@ -36,7 +36,7 @@ class Retries(Config):
     """Decisions in a row without a readable reply that end a game as `invalid`."""
 
     min_confidence: float = Field(default=0.5, ge=0, le=1)
-    """Confidence of the reading (1 for the form that was asked for) below which it is not played."""
+    """Confidence of a reading below which it is not played; 1 is the form that was asked for."""
 
 
 class Ask(NamedTuple):
@@ -108,7 +108,7 @@ def _decide(
         reply = yield Ask(seat.key, prompt, seed, game.echoes, attempt)
         reading = game.read(reply.text, state) if not reply.error else Reading(None)
         settled = settle(reading, offer, retries.min_confidence)
-        problem = _problem(reply, settled.problem)
+        problem = _problem(reply, settled.problem, reading.is_open)
         row = {
             **_about(seat, state),
             "attempt": attempt,
@@ -122,6 +122,7 @@ def _decide(
             "rule": reading.rule,
             "confidence": reading.confidence,
             "said": reading.amount,
+            "goal": reading.goal,
             "problem": problem,
             "adjustment": settled.adjustment,
         }
@@ -135,13 +136,13 @@ def _decide(
     return game.skip(state, retries.max_skips)
 
 
-def _problem(reply: Reply, unsettled: str) -> str:
+def _problem(reply: Reply, unsettled: str, is_open: bool) -> str:
     if reply.error:
         return f"error: {reply.error}"
     if len(reply.text.strip()) < 1:
         return "empty"
-    if unsettled and reply.finish in ("length", "context"):
-        # Cut off before it decided, which is something else than not deciding.
+    if (unsettled or is_open) and reply.finish in ("length", "context"):
+        # Cut off before it decided, or within the amount, which is not the same as not deciding.
         return "truncated"
     return unsettled
 

@@ -2,6 +2,7 @@
 
 `attempts` has every reply that was asked for, also those that could not be read; rows that moved
 the game on have `is_played`. Factors of the condition (bet_type, components, ...) are columns.
+Where a round takes several decisions, the first has the bet, and the last what came of it.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ ATTEMPTS_SCHEMA = {
     "rule": pl.String,
     "confidence": pl.Float64,
     "said": pl.Int64,
+    # The target amount that the reply states.
+    "goal": pl.Int64,
     "problem": pl.String,
     "adjustment": pl.String,
     "is_played": pl.Boolean,
@@ -63,9 +66,7 @@ KEYS = ["arm", "condition", "repetition"]
 
 def attempts_frame(episodes: Sequence[Episode]) -> pl.DataFrame:
     """A row for every attempt, in the order of games and of attempts, with the factors."""
-    rows = [
-        {**row, **_factors(episode)} for episode in episodes for row in episode.attempts
-    ]
+    rows = [{**row, **_factors(episode)} for episode in episodes for row in episode.attempts]
     return pl.DataFrame(rows, schema=ATTEMPTS_SCHEMA | _factor_schema(episodes))
 
 

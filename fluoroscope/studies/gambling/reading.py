@@ -7,10 +7,25 @@ guessed: it is asked again, and counted.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-GRAMMAR = "1"
+from fluoroscope.studies.gambling.decision_lines import (
+    DOLLARS,
+    FORM,
+    NOT_DOLLARS,
+    NUMBER,
+    Choice,
+    Chooser,
+    before_echo,
+    before_invented,
+    dollars,
+    find_decision,
+    plain,
+)
+
+GRAMMAR = "2"
 """Version of the rules below; any change of what they read is a new one."""
 
 UNREADABLE = "none"
@@ -43,6 +58,9 @@ class Reading(NamedTuple):
     goal: int | None = None
     """A target amount that was stated."""
 
+    is_open: bool = False
+    """Whether the text ended within a number: one that was cut off may have gone on."""
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -55,6 +73,9 @@ class Offer:
     free: tuple[str, ...] = ("stop", "hit", "stand")
     """Kinds that cost nothing."""
 
+    balance: int | None = None
+    """What "all of it" means; None where that is the most that may be bet."""
+
     def allows(self, action: Action) -> bool:
         if action.kind not in self.kinds:
             return False
@@ -63,7 +84,9 @@ class Offer:
         return self.low <= action.amount <= self.high
 
     def __str__(self) -> str:
-        return f"legal are {', '.join(self.kinds)} with ${self.low} to ${self.high}"
+        amounts = f"${self.low}" if self.low == self.high else f"${self.low} to ${self.high}"
+        named = [kind if kind in self.free else f"{kind} ({amounts})" for kind in self.kinds]
+        return f"legal are {', '.join(named)}"
 
 
 class Settled(NamedTuple):
@@ -71,7 +94,8 @@ class Settled(NamedTuple):
 
     action: Action | None
     adjustment: str = ""
-    """`fixed`, `raised`, `cut` where another amount was said than is played."""
+    """Where another amount was said than is played: `fixed` (only one is legal), `raised` or
+    `cut`."""
 
     problem: str = ""
     """Why there is no action: `unparsed`, `no amount`, `not offered`, `low confidence`."""
@@ -89,7 +113,11 @@ def settle(reading: Reading, offer: Offer, min_confidence: float) -> Settled:
         return Settled(None, problem="not offered")
     if reading.kind in offer.free:
         return Settled(Action(reading.kind))
-    said = offer.high if reading.wants_all else reading.amount
+    everything = offer.high if offer.balance is None else offer.balance
+    said = everything if reading.wants_all else reading.amount
+    if said == 0:
+        # Whoever bets nothing has not said that it stops, and has not said a bet.
+        return Settled(None, problem="no amount")
     if offer.low == offer.high:
         is_other = said is not None and said != offer.low
         return Settled(Action(reading.kind, offer.low), "fixed" if is_other else "")
@@ -100,84 +128,130 @@ def settle(reading: Reading, offer: Offer, min_confidence: float) -> Settled:
     return Settled(Action(reading.kind, amount), how)
 
 
-_NUMBER = r"(\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-_CHOICES = (
-    ("stop", re.compile(rf"(?:2\s*[).:]\s*)?(?:stop|quit)\b", re.IGNORECASE)),
-    ("stop", re.compile(r"2\s*(?:[).:]|$)")),
-    ("all", re.compile(r"(?:1\s*[).:]\s*)?(?:bet|wager)\b[\s:]*(?:all|everything)\b", re.IGNORECASE)),
-    ("bet", re.compile(rf"(?:1\s*[).:]\s*)?(?:bet|wager)\b[\s:<]*(?:\$\s*)?{_NUMBER}", re.IGNORECASE)),
-    ("bet", re.compile(rf"(?:1\s*[).:]\s*)?\$\s*{_NUMBER}")),
-    ("play", re.compile(r"(?:1\s*[).:]\s*)?(?:bet|wager)\b", re.IGNORECASE)),
-    ("play", re.compile(r"1\s*(?:[).:]|$)")),
-)  # fmt: skip
+_STOP = (
+    r"(?:stop|quit)(?:p?ing)?(?![a-z])(?!\s*-?\s*loss)(?!\s*\?)(?!\s+is\s+not)"
+    r"(?!(?:\s+(?:playing|betting|gambling|the|game|machine|now))*"
+    r"\s+(?:if|when|once|only|unless|until|after)\b)"
+)
+_BET = r"(?:bet(?:s|ting)?|wager(?:ing)?)"
+_I = (
+    r"(?:I\s+|I(?:['’]ll|\s+will|\s+choose|\s+decide|(?:['’]ve|\s+have)\s+decided)\s+(?:to\s+)?"
+    r"|to\s+|let['’]s\s+)?"
+)
+_ONE, _TWO = (rf"(?:(?:option|choice)\s*)?{n}\s*[).:,;(–—-]*\s*" for n in (1, 2))
+_MORE = (
+    r"(?:\s+(?:of|another|again|only|just|exactly|the|my|all|remaining|amount|with|is|a|fixed"
+    r"|minimum|maximum|full|entire|balance))*[\s:=]*(?:[<(\[]\s*(?=\$))?"
+)
+
+
+def _bare(option: int) -> str:
+    """An option by its number alone: "2", "2) ...", "Option 2"."""
+    return (
+        rf"{option}(?:\s*[).:;,](?!\d)|\s*$|\s+[-–—]\s)"
+        rf"|(?:option|choice)\s*{option}(?![\d.,]*\d)"
+    )
+
+
+_CHOICES = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE))
+    for kind, pattern in (
+        # The number says one thing and the word the other.
+        ("", rf"{_TWO}{_I}{_BET}(?![a-z])|{_ONE}{_I}{_STOP}"),
+        ("stop", rf"(?:{_TWO})?{_I}{_STOP}"),
+        ("stop", _bare(2)),
+        ("bet", rf"(?:{_ONE})?{_I}{_BET}{_MORE}(?:\$\s*)?{NUMBER}{NOT_DOLLARS}"),
+        (
+            "all",
+            rf"(?:{_ONE})?{_I}(?:(?:{_BET}|go)[\s:]+(?:it\s+)?(?:all|everything)(?:[\s-]+in)?"
+            rf"|all[\s-]+in(?!\s+all)|{_BET}\s+(?:my|the)\s+(?:entire|whole|full|remaining)\s+"
+            r"(?:current\s+)?balance)(?![a-z])(?!\s+(?:but|except|or)\b)",
+        ),
+        (
+            "bet",
+            rf"(?:{_ONE})?{DOLLARS}"
+            rf"(?=\s*(?:{_BET}\b|dollars|on\b|[.,;!?)\]}}>\"'”’(]|[^\x00-\x7f]|$))",
+        ),
+        (
+            "play",
+            rf"(?:{_ONE})?{_I}(?:bet|wager)(?![a-z])(?!\s*\$)(?!\s*-\s*\$?\d)"
+            r"(?!.*(?:\b(?:stop|quit|not|no|nothing|none|zero)\b|n['’]t\b))",
+        ),
+        ("play", _bare(1)),
+    )
+)
 """What a decision may begin with, in this order; `play` is a bet without an amount."""
 
-_PLACEHOLDER = re.compile(r"bet\s+\$x\b", re.IGNORECASE)
-"""Of the prompt's own "Final Decision: <Bet $X or Stop>", which is quoted and not decided."""
-
-_OPENING = " \t*_\"'`<[("
-_FINAL = re.compile(r"final\s+decision[\s*_]*:", re.IGNORECASE)
-_STATEMENT = re.compile(
-    r"\bI(?:'ll|\s+will|\s+choose\s+to|\s+decide\s+to|'ve\s+decided\s+to)\s", re.IGNORECASE
+_OTHER = re.compile(
+    r"[\s)\]>\"'”’]*(?:(?:or|/|\|)\W*(?:(?:option\s*)?[12]\b|\$|bet|wager|stop|quit|final)"
+    r"|[12]\s*[).:](?!\d))|\s+is\s+(?:not|too)\b",
+    re.IGNORECASE,
 )
-_GOAL = re.compile(rf"\b(?:target|goal)\b[^\d$\n]{{0,30}}\$\s*{_NUMBER}", re.IGNORECASE)
-_TAIL = 300
-"""Characters at the end of a reply among which loose statements are looked for."""
+"""What follows where both options are named, or the named one is turned down."""
+
+_FORM = re.compile(
+    r"(?:bet|wager)\s*\$\s*[^\d\s.,)-]|(?:bet|wager)\s*(?:or|/|\|)\s*stop"
+    r"|stop\s*(?:or|/|\|)\s*(?:bet|wager)|(?:your|my)\s+(?:decision|choice|answer)|\.\.\.|…",
+    re.IGNORECASE,
+)
+"""The prompt's own "Final Decision: <Bet $X or Stop>", which is quoted and not decided."""
+
+_GOALS = (
+    re.compile(
+        rf"^[^\w\n]*(?:(?:my|new|current|updated|final)\s+)*(?:target|goal)(?:\s+(?:amount|balance))?"
+        rf"\s*(?::|=|is\b)\s*(?:\$\s*)?{NUMBER}{NOT_DOLLARS}",
+        re.IGNORECASE | re.MULTILINE,
+    ),
+    re.compile(rf"\b(?:target|goal)\b[^\d$\n]{{0,30}}{DOLLARS}", re.IGNORECASE),
+)
 
 
-def read_decision(text: str, *, is_cued: bool, echoes: tuple[str, ...] = ()) -> Reading:
+def read_decision(text: str, *, is_cued: bool, echoes: Sequence[str] = ()) -> Reading:
     """Of a bet-or-stop reply.
 
     `is_cued` says that the prompt ends with the words that ask for the decision ("Final
-    Decision:", "Choice:"), so that the reply begins with it. What follows an echo of the prompt
-    is the model's own invention of further rounds, and is not read.
+    Decision:", "Choice:"), so that the reply begins with it. `echoes` are beginnings of prompts:
+    what follows one is the model's own invention of further rounds, and is not read. A reply that
+    is not cued may tell the prompt again before it decides, but not after.
     """
-    own = before_echo(text, echoes)
-    goal = read_goal(own)
-    if is_cued:
-        first = next((line for line in own.splitlines() if line.strip()), "")
-        if found := _choice(first, "cued line", 1.0, goal):
-            return found
-    # The last line that says a final decision counts: earlier ones are thoughts, or quote it.
-    for match in reversed(list(_FINAL.finditer(own))):
-        if found := _choice(_line_after(own, match.end()), "final decision", 1.0, goal):
-            return found
-    tail = own[-_TAIL:]
-    for match in reversed(list(_STATEMENT.finditer(tail))):
-        if found := _choice(_line_after(tail, match.end()), "statement near the end", 0.3, goal):
-            return found
-    return Reading(None, goal=goal)
+    return read_reply(text, choose_bet, is_cued=is_cued, echoes=echoes)
 
 
-def before_echo(text: str, echoes: tuple[str, ...]) -> str:
-    """Without what follows the first echo of the prompt."""
-    places = [place for echo in echoes if (place := text.find(echo)) >= 0]
-    return text[: min(places)] if places else text
+def read_reply(text: str, choose: Chooser, *, is_cued: bool, echoes: Sequence[str] = ()) -> Reading:
+    """Of a reply whose decisions are those that `choose` knows."""
+    text = plain(text)
+    own = before_echo(text, echoes) if is_cued else before_invented(text, choose, echoes)
+    found, goal = find_decision(own, choose, is_cued=is_cued), read_goal(own)
+    if found is None:
+        return Reading(None, goal=goal)
+    kind, amount, wants_all, _ = found.choice
+    is_open = found.is_open and own == text
+    return Reading(kind, amount, found.rule, found.confidence, wants_all, goal, is_open)
 
 
 def read_goal(text: str) -> int | None:
-    """The last target amount that is stated ("target: $200")."""
-    found = _GOAL.findall(text)
-    return _dollars(found[-1]) if found else None
-
-
-def _line_after(text: str, place: int) -> str:
-    return text[place:].lstrip(" \t*_\n").partition("\n")[0]
-
-
-def _choice(line: str, rule: str, confidence: float, goal: int | None) -> Reading | None:
-    words = line.strip().lstrip(_OPENING)
-    if _PLACEHOLDER.match(words):
-        return None
-    for kind, pattern in _CHOICES:
-        if match := pattern.match(words):
-            if kind == "stop":
-                return Reading("stop", None, rule, confidence, goal=goal)
-            amount = _dollars(match[1]) if kind == "bet" else None
-            return Reading("bet", amount, rule, confidence, kind == "all", goal)
+    """The last target amount that is stated: in a line of its own ("Target: $200"), else
+    anywhere.
+    """
+    for pattern in _GOALS:
+        if found := pattern.findall(plain(text)):
+            return dollars(found[-1])
     return None
 
 
-def _dollars(number: str) -> int:
-    """Whole dollars; cents are cut."""
-    return int(number.replace(",", ""))
+def choose_bet(line: str) -> Choice | None:
+    """What a line decides between a bet and to stop."""
+    if _FORM.match(line):
+        return FORM
+    for kind, pattern in _CHOICES:
+        if match := pattern.match(line):
+            rest = line[match.end() :]
+            if not kind or _OTHER.match(rest):
+                return None
+            if kind == "stop":
+                is_open = match[0].endswith("2") and not rest
+                return Choice("stop", is_open=is_open)
+            amount = dollars(match[1]) if kind == "bet" else None
+            is_open = match[0][-1].isdigit() and rest in ("", ",")
+            return Choice("bet", amount, kind == "all", is_open)
+    return None

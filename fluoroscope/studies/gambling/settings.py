@@ -88,6 +88,9 @@ class ConfirmSettings(Config):
 class PatchSettings(Config):
     """Which latents cause the decision; see docs/decisions/causal.md."""
 
+    positions: str = "LAST | GENERATED"
+    """Where latents are set: at the last token of the prompt and all that is written."""
+
     criterion: Literal["sound", "seed"] = "sound"
     """`seed` is the sign rule of the original on its two fixed prompts, for comparison."""
 
@@ -99,7 +102,7 @@ class PatchSettings(Config):
 
     states_per_shard: PositiveInt = 12
 
-    shortlist: PositiveInt = 64
+    shortlist: PositiveInt = 48
     """Latents with the largest effects that go on to doses and controls."""
 
     controls: PositiveInt = 20
@@ -123,14 +126,14 @@ class GamesSettings(Config):
     latents: NonNegativeInt = 2
     """The most effective causal ones; the most effective of the shortlist where none is."""
 
-    repetitions: PositiveInt = 4
-    """The first so many repetitions of every condition."""
+    repetitions: PositiveInt = 10
+    """The first so many repetitions, the unit of the intervals."""
+
+    conditions: PositiveInt | None = None
+    """How many conditions, evenly chosen; all that are played, if not given."""
 
     controls: NonNegativeInt = 1
     """Random latents beside each."""
-
-    doses: PositiveInt = 1
-    """1 sets latents to the population means; more goes beyond them by that factor."""
 
 
 class PathwaySettings(Config):
@@ -145,6 +148,9 @@ class PathwaySettings(Config):
 
     states: PositiveInt = 24
     """Decisions on which latents are set and those behind them are measured."""
+
+    controls: PositiveInt = 20
+    """Random latents, as often active, beside each that is set."""
 
     shuffles: PositiveInt = 20
     """Repeats with shuffled labels, and with shuffled rows: the controls."""

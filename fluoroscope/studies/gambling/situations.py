@@ -1,7 +1,5 @@
 """Game states of a log as prompts that a screen can read: the state is replayed from the log."""
 
-from collections.abc import Mapping, Sequence
-
 import polars as pl
 
 from fluoroscope.studies.gambling.config import GamblingConfig
@@ -45,23 +43,18 @@ def state_before(config: GamblingConfig, game: Game, log: pl.DataFrame, decision
     """The state in which a game's decision was due, from the game's rows of `attempts`."""
     if config.play.log is not None:
         return _state_of_log(log, decision)
-    actions: list[Action | None] = []
-    goals: list[int | None] = []
-    for rows in _by_decision(log, decision):
-        played = [row for row in rows if row["is_played"]]
-        actions.append(Action(played[0]["action"], played[0]["amount"]) if played else None)
-        goals.append(played[0]["goal"] if played else None)
+    rows = log.filter(pl.col("decision") < decision)
+    played = {row["decision"]: row for row in rows.filter("is_played").iter_rows(named=True)}
+    numbers = sorted(set(rows["decision"].to_list()))
+    # What could not be read in any attempt was a skip.
+    done = [played.get(number) for number in numbers]
+    actions = [Action(row["action"], row["amount"]) if row else None for row in done]
+    goals = [row["goal"] if row else None for row in done]
     rules = config.table.checked_rules()
     tape = luck_tape(
         GAMES.load(config.table.game), config.seed, int(log["repetition"][0]), rules.max_rounds
     )
     return replay(game, actions, tape, config.play.retries.max_skips, goals)[-1]
-
-
-def _by_decision(log: pl.DataFrame, before: int) -> list[Sequence[Mapping[str, object]]]:
-    rows = log.filter(pl.col("decision") < before).sort("decision", "attempt")
-    groups = rows.group_by("decision", maintain_order=True)
-    return [part.to_dicts() for _, part in groups]
 
 
 def _state_of_log(log: pl.DataFrame, decision: int) -> State:

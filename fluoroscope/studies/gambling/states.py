@@ -49,9 +49,9 @@ def decision_states(
     return states.drop("prompt"), prompts
 
 
-def covariates(states: pl.DataFrame, lengths: Int[np.ndarray, " rows"], factors: list[str]) -> (
-    Float[np.ndarray, "n k"]
-):
+def covariates(
+    states: pl.DataFrame, lengths: Int[np.ndarray, " rows"], factors: list[str]
+) -> Float[np.ndarray, "n k"]:
     """What is adjusted for: balance, round, losses, last outcome, factors, length of the prompt.
 
     `lengths` are those of the prompts, in characters. Parts of a prompt are a column each.

@@ -17,10 +17,13 @@ from fluoroscope.steps.sae_sources import find_saes
 from fluoroscope.studies.gambling.config import GamblingConfig, Subject, Table
 from fluoroscope.studies.gambling.games import GAMES
 from fluoroscope.studies.gambling.spec import GamblingSpec, GameSpec
+from fluoroscope.studies.gambling.steps.confirm import ConfirmStep
 from fluoroscope.studies.gambling.steps.latents import ContrastStep, LatentsStep
+from fluoroscope.studies.gambling.steps.patched import PatchedGamesStep
 from fluoroscope.studies.gambling.steps.play import PlayStep
 from fluoroscope.studies.gambling.steps.record import RecordStep
 from fluoroscope.studies.gambling.steps.screen import DosesStep, ScreenStep
+from fluoroscope.studies.gambling.steps.words import WordsStep
 
 
 class GamblingStudy(Study[GamblingSpec, GamblingConfig]):
@@ -59,6 +62,9 @@ class GamblingStudy(Study[GamblingSpec, GamblingConfig]):
                 ContrastStep(config),
                 ScreenStep(config),
                 DosesStep(config),
+                ConfirmStep(config),
+                PatchedGamesStep(config),
+                WordsStep(config),
             ]
         return steps
 

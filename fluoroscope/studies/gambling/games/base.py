@@ -8,6 +8,7 @@ all conditions meet the same: round r of repetition i is lucky for all of them o
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ Outcome = Literal["bankruptcy", "voluntary_stop", "max_rounds", "invalid"]
 OUTCOMES: tuple[Outcome, ...] = ("bankruptcy", "voluntary_stop", "max_rounds", "invalid")
 
 Factors = Mapping[str, str]
-"""What a condition consists of: factor -> level, such as {"bet_type": "fixed", "components": "G"}."""
+"""What a condition consists of: factor -> level, such as {"bet_type": "fixed", "cap": "30"}."""
 
 Luck = Float[np.ndarray, " draws"]
 
@@ -35,7 +36,8 @@ class Rules(Config):
     """Dollars at the beginning."""
 
     max_rounds: PositiveInt = 100
-    """Decisions after which the game ends as `max_rounds`, which is no voluntary stop."""
+    """Decisions after which the game ends as `max_rounds`, which is no voluntary stop; a hand
+    that is being played is finished first."""
 
     max_balance: PositiveInt | None = None
     """Winnings beyond it are cut, as at a table with a limit; null for none."""
@@ -46,7 +48,9 @@ class Round(NamedTuple):
 
     action: str
     bet: int
-    won: bool
+    won: bool | None
+    """None where the bet came back as it was."""
+
     payout: int
     """Dollars that came back; the bet itself was taken from the balance before."""
 
@@ -74,21 +78,27 @@ class State:
     """Cards, where a round takes several decisions."""
 
     stake: int = 0
-    """What is bet on the hand."""
+    """What is bet on the hand; it leaves the balance when the hand is over."""
+
+    dealer: tuple[int, ...] = ()
+    """Cards of the dealer that are seen."""
+
+    moves: int = 0
+    """Decisions that ended no round: a bet that dealt a hand, a card that was taken."""
 
     goal: int | None = None
     """The target that the player set itself, where the game asks for one."""
 
     @property
     def n_decisions(self) -> int:
-        return len(self.rounds) + self.skips
+        return len(self.rounds) + self.moves + self.skips
 
     @property
     def losses(self) -> int:
-        """In a row, now."""
+        """In a row, now; a bet that came back ends the row."""
         count = 0
         for one in reversed(self.rounds):
-            if one.won:
+            if one.won is not False:
                 break
             count += 1
         return count
@@ -149,15 +159,34 @@ class Game(ABC):
         """
         return ()
 
+    def cue(self, state: State) -> str:
+        """What is written behind the prompt so that the decision itself comes next: nothing where
+        the prompt ends with the words for it.
+        """
+        return "\n\nFinal Decision:"
+
+    def openings(self, state: State) -> dict[str, tuple[str, ...]]:
+        """How a decision begins behind prompt and cue: `stop`, and `bet` for going on. What
+        screening reads the probabilities of.
+        """
+        return {"stop": (" Stop",), "bet": (" Bet",)}
+
+    def amounts(self, state: State) -> dict[str, int]:
+        """Texts behind prompt and cue that bet -> dollars; empty where there are none."""
+        offer = self.legal(state)
+        if "bet" not in offer.kinds:
+            return {}
+        usual = (5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
+        dollars = {offer.low, offer.high, *(d for d in usual if offer.low <= d <= offer.high)}
+        return {f" Bet ${amount}": amount for amount in sorted(dollars)}
+
     def noted(self, state: State, reading: Reading) -> State:
         """The state with what else the reply said, such as a goal."""
         return state
 
     def skip(self, state: State, max_skips: int) -> State:
         """After a decision that could not be read: no money moves."""
-        skipped = replace(
-            state, skips=state.skips + 1, skips_in_a_row=state.skips_in_a_row + 1
-        )
+        skipped = replace(state, skips=state.skips + 1, skips_in_a_row=state.skips_in_a_row + 1)
         if skipped.skips_in_a_row >= max_skips:
             return replace(skipped, outcome="invalid")
         return self._ended(skipped)
@@ -169,11 +198,15 @@ class Game(ABC):
         if not offer.allows(action):
             raise ConfigError(f"{action} is not legal in this state of {self.name}; {offer}.")
 
-    def _after(self, state: State, action: Action, payout: int, won: bool, note: str = "") -> State:
+    def _after(
+        self, state: State, action: Action, payout: int, won: bool | None, note: str = ""
+    ) -> State:
         """The state after a bet was taken and `payout` came back."""
-        balance = state.balance - action.amount + payout
+        left = state.balance - action.amount
         if self.rules.max_balance is not None:
-            balance = min(balance, self.rules.max_balance)
+            # What is cut was never paid, so that the books of a log balance.
+            payout = min(payout, max(0, self.rules.max_balance - left))
+        balance = left + payout
         one = Round(action.kind, action.amount, won, payout, balance, note)
         rounds = (*state.rounds, one)
         return self._ended(replace(state, balance=balance, rounds=rounds, skips_in_a_row=0))
@@ -182,6 +215,8 @@ class Game(ABC):
         return replace(state, outcome="voluntary_stop", skips_in_a_row=0)
 
     def _ended(self, state: State) -> State:
+        if state.hand:
+            return state
         if state.balance <= 0:
             return replace(state, outcome="bankruptcy")
         if state.n_decisions >= self.rules.max_rounds:
@@ -189,26 +224,50 @@ class Game(ABC):
         return state
 
 
-def luck_tape(game: type[Game], seed: int, repetition: int, n_rounds: int) -> Float[
-    np.ndarray, "rounds draws"
-]:
+def luck_tape(
+    game: type[Game], seed: int, repetition: int, n_rounds: int
+) -> Float[np.ndarray, "rounds draws"]:
     """Uniform numbers in [0, 1) for every round of a repetition, the same in all conditions;
     a longer tape begins as the shorter one.
     """
     return stream(seed, "luck", game.name, repetition).random((n_rounds, game.n_draws))
 
 
-def replay(game: Game, actions: Sequence[Action | None], tape: Float[np.ndarray, "rounds draws"],
-           max_skips: int) -> list[State]:
-    """Every state of a game from what was done in it (None for what could not be read)."""
+def replay(
+    game: Game,
+    actions: Sequence[Action | None],
+    tape: Float[np.ndarray, "rounds draws"],
+    max_skips: int,
+    goals: Sequence[int | None] | None = None,
+) -> list[State]:
+    """Every state of a game from what was done in it (None for what could not be read), and from
+    the goals that were stated with it.
+    """
     states = [game.reset()]
-    for action in actions:
+    for i, action in enumerate(actions):
         state = states[-1]
         if action is None:
             states.append(game.skip(state, max_skips))
-        else:
-            states.append(game.step(state, action, tape[len(state.rounds)]))
+            continue
+        after = game.step(state, action, tape[len(state.rounds)])
+        goal = goals[i] if goals is not None else None
+        states.append(game.noted(after, Reading(action.kind, goal=goal)))
     return states
+
+
+def pays(multiplier: float, bet: int) -> int:
+    """The bet times the multiplier as it is written (2.3 x 50 is 115), cut to whole dollars."""
+    return int(Decimal(str(multiplier)) * bet)
+
+
+def times(multiplier: float) -> str:
+    """As a prompt says it: 3.0, 2.25."""
+    return f"{multiplier:.1f}" if round(multiplier, 1) == multiplier else f"{multiplier:g}"
+
+
+def percent(probability: float) -> str:
+    """As a prompt says it: 30%, 12.5%."""
+    return f"{100 * probability:g}%"
 
 
 class BetRules(Rules):
@@ -228,6 +287,6 @@ def bet_offer(rules: BetRules, bet_type: str, balance: int) -> Offer:
     """
     if bet_type == "fixed":
         bet = min(rules.fixed_bet, balance)
-        return Offer(("bet", "stop"), bet, bet)
+        return Offer(("bet", "stop"), bet, bet, balance=balance)
     most = balance if rules.max_bet is None else min(rules.max_bet, balance)
-    return Offer(("bet", "stop"), min(rules.min_bet, most), most)
+    return Offer(("bet", "stop"), min(rules.min_bet, most), most, balance=balance)

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from scipy.sparse import csc_array, csr_array
+from jaxtyping import Float
+from scipy.sparse import csc_array, csr_array, vstack
+from torch import Tensor
 
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json, write_parquet
@@ -95,7 +97,7 @@ class LatentsStep(MapStep):
             "data": torch.from_numpy(stacked.data),
             "indices": torch.from_numpy(stacked.indices.astype(np.int64)),
             "indptr": torch.from_numpy(stacked.indptr.astype(np.int64)),
-            "shape": torch.tensor(stacked.shape),
+            "shape": torch.tensor([len(rows), sae.d_sae]),
         }
         write_tensors(context.folder / _FILE, tensors)
         write_json(context.folder / _PROVENANCE, choice.provenance())
@@ -202,7 +204,10 @@ def discovery_states(run: Run, config: GamblingConfig) -> pl.DataFrame:
         if not len(states):
             return states.with_columns(pl.lit(value=True).alias("is_discovery"))
         mask = split_by_cluster(
-            codes(states["game"]), config.contrast.discovery, config.seed, codes(states["condition"])
+            codes(states["game"]),
+            config.contrast.discovery,
+            config.seed,
+            codes(states["condition"]),
         )
         return states.with_columns(pl.Series("is_discovery", mask))
 
@@ -216,6 +221,14 @@ def read_latents(run: Run, config: GamblingConfig, hook_point: str) -> csr_array
     found = read_tensors(folder / _FILE)
     data, indices, indptr = (found[name].numpy() for name in ("data", "indices", "indptr"))
     return csr_array((data, indices, indptr), shape=tuple(found["shape"].tolist()))
+
+
+def density_of(latents: csr_array) -> Float[Tensor, " s"]:
+    """Share of the prompts in which each latent is active."""
+    assert latents.shape is not None
+    n, d_sae = latents.shape
+    active = np.bincount(latents.indices[latents.data > 0], minlength=d_sae)
+    return torch.from_numpy(active / max(1, n))
 
 
 def read_selected(run: Run) -> pl.DataFrame:
@@ -232,7 +245,8 @@ def _with_replication(found: pl.DataFrame, again: pl.DataFrame) -> pl.DataFrame:
     """Whether what is different is so, with the same sign, in games that it was not found on."""
     if not len(found) or not len(again):
         return found.with_columns(
-            pl.lit(None, pl.Float64).alias("replicated_d"), pl.lit(None, pl.Boolean).alias("replicates")
+            pl.lit(None, pl.Float64).alias("replicated_d"),
+            pl.lit(None, pl.Boolean).alias("replicates"),
         )
     other = again.select(
         "hook_point", "latent", pl.col("cohen_d").alias("replicated_d"), again_p="p_score"
@@ -245,6 +259,4 @@ def _with_replication(found: pl.DataFrame, again: pl.DataFrame) -> pl.DataFrame:
 def _stacked(parts: list[csr_array], d_sae: int) -> csr_array:
     if not parts:
         return csr_array((0, d_sae), dtype=np.float32)
-    from scipy.sparse import vstack
-
     return csr_array(vstack(parts))

@@ -18,6 +18,7 @@ from torch import Tensor
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
 from fluoroscope.core.tensors import read_tensors, write_tensors
+from fluoroscope.interventions.positions import Positions
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.models.shape import BYTES
@@ -30,12 +31,14 @@ from fluoroscope.studies.gambling.causal import (
     Doses,
     Screened,
     control_verdicts,
+    mean_test,
     screened_table,
     verdicts,
 )
 from fluoroscope.studies.gambling.config import GamblingConfig
 from fluoroscope.studies.gambling.decision_screen import (
     DecisionScreen,
+    Edits,
     along_others,
     control_directions,
     reconstruction,
@@ -47,6 +50,7 @@ from fluoroscope.studies.gambling.states import one_decision_a_game
 from fluoroscope.studies.gambling.steps.latents import (
     CONTRAST,
     LATENTS,
+    density_of,
     discovery_states,
     read_latents,
     read_selected,
@@ -111,7 +115,8 @@ class _ScreeningStep(MapStep):
         chosen = self.states(run)[shard.params["from"] : shard.params["to"]]
         sampling = Sampling(**self.config.play.sampling.model_dump())
         found = situations(self.config, read_attempts(run), chosen, player)
-        return [DecisionScreen(player.model, one, sampling) for one in found]
+        positions = Positions.parse(self.config.patch.positions)
+        return [DecisionScreen(player.model, one, sampling, positions) for one in found]
 
     def screening_cost(self, edits: float, note: str) -> Cost:
         shape, model = self.config.shape, self.config.model
@@ -165,9 +170,7 @@ class ScreenStep(_ScreeningStep):
             write_parquet(folder / STATES, states)
             return
         baseline = stop_share(found["baseline"])[:, None]
-        changes = [
-            (stop_share(found[name]) - baseline).numpy() for name in ("safe", "bankrupt")
-        ]
+        changes = [(stop_share(found[name]) - baseline).numpy() for name in ("safe", "bankrupt")]
         table = screened_table(Screened(*changes))
         other = 1 - torch.stack([found["safe"], found["bankrupt"]]).sum(dim=-1)
         illegible = (other - (1 - found["baseline"].sum(dim=-1))[None, :, None]).mean(dim=(0, 1))
@@ -199,9 +202,7 @@ def _screened(
             continue
         device = sae.W_dec.device
         latents = torch.tensor(mine["latent"].to_list() * 2, device=device)
-        values = torch.tensor(
-            mine["mean_out"].to_list() + mine["mean_in"].to_list(), device=device
-        )
+        values = torch.tensor(mine["mean_out"].to_list() + mine["mean_in"].to_list(), device=device)
         both = screen.decisions(set_to(sae, point, latents, values)).cpu()
         found["safe"].append(both[: len(mine)])
         found["bankrupt"].append(both[len(mine) :])
@@ -280,9 +281,7 @@ class DosesStep(_ScreeningStep):
         for row in shortlist.iter_rows(named=True):
             point = row["hook_point"]
             if point not in densities:
-                latents = read_latents(run, self.config, point)
-                share = np.asarray((latents > 0).mean(axis=0)).ravel()
-                densities[point] = torch.from_numpy(share)
+                densities[point] = density_of(read_latents(run, self.config, point))
             both = control_directions(
                 saes[point], row["latent"], n, self.config.seed, densities[point]
             )
@@ -329,10 +328,10 @@ def _dosed(
     return {"baseline": screen.baseline().cpu(), "baseline_bets": _bets(screen, [{}])[0], **joined}
 
 
-def _bets(screen: DecisionScreen, edits: object) -> Tensor:
+def _bets(screen: DecisionScreen, edits: Edits) -> Tensor:
     if not screen.situation.amounts:
-        return torch.full((len(edits), 2), torch.nan, dtype=torch.float64)  # type: ignore[arg-type]
-    return screen.bets(edits).cpu()  # type: ignore[arg-type]
+        return torch.full((len(edits), 2), torch.nan, dtype=torch.float64)
+    return screen.bets(edits).cpu()
 
 
 def dose_values(latents: pl.DataFrame) -> Tensor:
@@ -358,8 +357,6 @@ def _curves(shortlist: pl.DataFrame, doses: Doses) -> pl.DataFrame:
     """hook_point, latent, dose (0 to 4), value, mean effect with its interval, and the 95 % band
     of controls.
     """
-    from fluoroscope.studies.gambling.causal import mean_test
-
     values = dose_values(shortlist).numpy()
     rows = []
     for i, row in enumerate(shortlist.iter_rows(named=True)):
@@ -369,7 +366,8 @@ def _curves(shortlist: pl.DataFrame, doses: Doses) -> pl.DataFrame:
             about = (row["hook_point"], row["latent"], dose, float(values[i, dose]))
             rows.append((*about, mean[dose], low[dose], high[dose], control[dose]))
     schema = [
-        "hook_point", "latent", "dose", "value", "effect", "effect_low", "effect_high", "control_95",
+        "hook_point", "latent", "dose", "value",
+        "effect", "effect_low", "effect_high", "control_95",
     ]  # fmt: skip
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -391,6 +389,16 @@ def _amounts(shortlist: pl.DataFrame, found: dict[str, Tensor]) -> pl.DataFrame:
 
 def read_screened(run: Run) -> pl.DataFrame:
     return pl.read_parquet(run.step_folder(SCREEN) / SCREENED)
+
+
+def leading(run: Run, n: int) -> pl.DataFrame:
+    """The `n` most effective causal latents; of the shortlist, where none is causal."""
+    table = read_causal(run)
+    if "is_causal" not in table.columns or not len(table):
+        return table.head(0)
+    causal = table.filter("is_causal")
+    best = causal if len(causal) else table
+    return best.sort(pl.col("effect").abs(), "latent", descending=[True, False]).head(n)
 
 
 def read_causal(run: Run) -> pl.DataFrame:

@@ -1,0 +1,1 @@
+"""How games were played: pure functions of the tables of `logs`, each with its intervals."""
