@@ -1,4 +1,5 @@
 """A model's name or folder -> a folder with its files, and clear words where there is none.
+Also single files of any repository, whose content is known before they are fetched.
 
 A folder is used as it is, without any network access; so is a model that comes with the package
 (`SHIPPED`; a folder of the same name is `./organism`). A hub id is fetched into the hub's own
@@ -7,23 +8,25 @@ repositories without them fall back to PyTorch files, of which only tensors are 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from fluoroscope.core.config import settings_hash
-from fluoroscope.core.errors import ModelError
-from fluoroscope.core.storage import COMMIT, fingerprints
+from fluoroscope.core.errors import ModelError, UserError
+from fluoroscope.core.storage import COMMIT, fingerprints, full_disk_named, sha256_file
 
 _TIMEOUT_S = 10.0
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -123,43 +126,139 @@ def tokenizer_files(folder: Path) -> list[Path]:
     return found
 
 
-def _fetch(name: str, revision: str | None, patterns: list[str] | None = None) -> ModelFiles:
-    try:
+class Repository(NamedTuple):
+    """What a hub repository holds at one commit."""
+
+    name: str
+    commit: str | None
+    """None only where a cache does not say it."""
+
+    files: tuple[str, ...]
+    is_cached: bool
+    """Whether the hub could not be asked, so that only files of the cache are listed."""
+
+
+def find_repository(name: str, revision: str | None = None) -> Repository:
+    """The names of its files; nothing is fetched. Without a network, those in the cache."""
+
+    def ask() -> Repository:
         info = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT_S)
-        if patterns is None:
+        files = sorted(file.rfilename for file in info.siblings or [])
+        return Repository(name, info.sha, tuple(files), is_cached=False)
+
+    def from_cache(reason: str) -> Repository:
+        folder, commit = _cached(name, revision, reason, "repository")
+        files = sorted(
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        )
+        return Repository(name, commit, tuple(files), is_cached=True)
+
+    return _ask(name, revision, ask, from_cache, "repository")
+
+
+def hub_file_sha256(repository: Repository, file: str) -> str:
+    """The SHA-256 of a file's content, as the hub knows it; a large file is not fetched for it."""
+
+    def ask() -> str:
+        found = HfApi().get_paths_info(repository.name, [file], revision=repository.commit)
+        large = getattr(found[0], "lfs", None) if found else None
+        # Git itself keeps small files, under a hash of another kind.
+        return large.sha256 if large is not None else of_content()
+
+    def of_content() -> str:
+        return content_sha256(fetch_file(repository.name, repository.commit, file))
+
+    if repository.is_cached:
+        return of_content()
+    return _ask(repository.name, repository.commit, ask, lambda _: of_content(), "repository")
+
+
+def fetch_file(name: str, revision: str | None, file: str) -> Path:
+    """One file of a repository, in the hub's own cache; a commit that is there needs no network."""
+
+    def ask() -> Path:
+        try:
+            with full_disk_named(f"{file} of {name}"):
+                return Path(hf_hub_download(name, file, revision=revision))
+        except LocalEntryNotFoundError as error:
+            return missing(f"the hub cannot be reached ({_first_line(error)})")
+        except EntryNotFoundError:
+            at = f" at {revision}" if revision else ""
+            raise ModelError(f"The repository {name}{at} has no file {file}.") from None
+
+    def missing(reason: str) -> Path:
+        raise ModelError(
+            f"{file} of {name} cannot be had: it is not in the hub's cache, and {reason}. Fetch it "
+            f"where there is a network with `hf download {name} {file}`, or name the folder of a "
+            "copy."
+        )
+
+    return _ask(name, revision, ask, missing, "repository")
+
+
+def content_sha256(file: Path) -> str:
+    """The SHA-256 of a file; one of the hub's cache is named by it, and is not read."""
+    name = file.resolve().name if file.is_symlink() else ""
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else sha256_file(file)
+
+
+def _fetch(name: str, revision: str | None, patterns: list[str] | None = None) -> ModelFiles:
+    def ask() -> ModelFiles:
+        wanted = patterns
+        info = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT_S)
+        if wanted is None:
             files = [file.rfilename for file in info.siblings or []]
             is_safe = any(fnmatch(file, _SAFE) for file in files)
-            patterns = [*TEXT_FILES, _SAFE if is_safe else _UNSAFE]
+            wanted = [*TEXT_FILES, _SAFE if is_safe else _UNSAFE]
         # Folders below hold the same weights again, in other formats.
         folder = snapshot_download(
-            name, revision=info.sha, allow_patterns=patterns, ignore_patterns=["*/*"]
+            name, revision=info.sha, allow_patterns=wanted, ignore_patterns=["*/*"]
         )
         return ModelFiles(Path(folder), info.sha)
+
+    return _ask(name, revision, ask, lambda reason: _cached(name, revision, reason, "model"))
+
+
+T = TypeVar("T")
+
+
+def _ask(
+    name: str,
+    revision: str | None,
+    ask: Callable[[], T],
+    offline: Callable[[str], T],
+    kind: str = "model",
+) -> T:
+    """What the hub answers; where it does not, `offline` of the reason."""
+    try:
+        return ask()
+    except UserError:
+        raise
     except GatedRepoError:
         raise ModelError(
-            f"The model {name} is gated: ask for access at https://huggingface.co/{name}, then "
+            f"The {kind} {name} is gated: ask for access at https://huggingface.co/{name}, then "
             "log in with `hf auth login`."
         ) from None
     except RevisionNotFoundError:
-        raise ModelError(f"The model {name} has no revision {revision!r}.") from None
+        raise ModelError(f"The {kind} {name} has no revision {revision!r}.") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ModelError(
-            f"There is no model {name}: it is not a folder here, and the hub has none of that "
+            f"There is no {kind} {name}: it is not a folder here, and the hub has none of that "
             "name, or a private one (log in with `hf auth login`)."
         ) from None
     except HfHubHTTPError as error:
-        return _cached(name, revision, f"the hub refused: {_first_line(error)}")
+        return offline(f"the hub refused: {_first_line(error)}")
     except Exception as error:  # Each transport below the hub client raises its own.
-        return _cached(name, revision, f"the hub cannot be reached ({_first_line(error)})")
+        return offline(f"the hub cannot be reached ({_first_line(error)})")
 
 
-def _cached(name: str, revision: str | None, reason: str) -> ModelFiles:
+def _cached(name: str, revision: str | None, reason: str, kind: str) -> ModelFiles:
     try:
         folder = snapshot_download(name, revision=revision, local_files_only=True)
     except (OSError, ValueError):
         raise ModelError(
-            f"The model {name} cannot be had: it is not a folder here, not in the hub's cache, "
-            f"and {reason}. Give the folder of a downloaded model, or connect and try again."
+            f"The {kind} {name} cannot be had: it is not a folder here, not in the hub's cache, "
+            f"and {reason}. Give the folder of a downloaded {kind}, or connect and try again."
         ) from None
     commit = Path(folder).name
     return ModelFiles(Path(folder), commit if re.fullmatch(r"[0-9a-f]{40}", commit) else None)

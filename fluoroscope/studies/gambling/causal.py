@@ -29,6 +29,8 @@ from fluoroscope.studies.gambling.settings import PatchSettings
 
 N_DOSES = 5
 MIN_STATES = 10
+_MIN_RHO = 0.9
+"""Least correlation of dose and response; of five doses only a monotone response reaches it."""
 
 
 class Screened(NamedTuple):
@@ -87,7 +89,7 @@ def verdicts(
         [size > _quantile(np.abs(values), 0.95) for values in controls.values()], axis=0
     )
     # From safe to bankrupt the share of stopping must fall where the effect is positive.
-    follows = -rho * np.sign(held_out["effect"].to_numpy()) > 0.9
+    follows = -rho * np.sign(held_out["effect"].to_numpy()) > _MIN_RHO
     rules = {
         "is_opposite": _is_opposite(table, "") & _is_opposite(table, "held_out_"),
         "is_significant": (table["q"] < settings.alpha).fill_null(value=False).to_numpy(),
@@ -102,39 +104,44 @@ def verdicts(
 
 
 def control_verdicts(doses: Doses, settings: PatchSettings) -> pl.DataFrame:
-    """Every control as if it were a latent, against its fellows: kind, effect, is_declared."""
-    parts = []
+    """Every control as if it were a latent, against the other controls of its latent: kind, of,
+    number, effect, is_declared. Its replication is between the two halves of the states.
+    """
+    kinds = {
+        "random latent": _effects(doses.random_latents),
+        "random direction": _effects(doses.random_directions),
+    }
+    rows = []
     for kind, values in (
         ("random latent", doses.random_latents),
         ("random direction", doses.random_directions),
     ):
-        n_controls = values.shape[2]
         for i in range(values.shape[1]):
-            for j in range(n_controls):
-                fellows = np.delete(values[:, i], j, axis=1)
-                parts.append((kind, i, j, *_judged(values[:, i, j], fellows, settings)))
+            for j in range(values.shape[2]):
+                fellows = [
+                    np.delete(np.abs(effects[i]), j) if name == kind else np.abs(effects[i])
+                    for name, effects in kinds.items()
+                ]
+                rows.append((kind, i, j, *_judged(values[:, i, j], fellows, settings)))
     schema = ["kind", "of", "number", "effect", "is_declared"]
-    return pl.DataFrame(parts, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _judged(
-    own: Float[np.ndarray, "s v"], fellows: Float[np.ndarray, "s c v"], settings: PatchSettings
+    own: Float[np.ndarray, "s v"], fellows: list[Float[np.ndarray, " c"]], settings: PatchSettings
 ) -> tuple[float, bool]:
-    half = len(own) // 2
-    effect = own[:, 0] - own[:, N_DOSES - 1]
+    half, last = len(own) // 2, N_DOSES - 1
+    effect = own[:, 0] - own[:, last]
     mean = float(effect.mean())
-    others = np.abs((fellows[..., 0] - fellows[..., N_DOSES - 1]).mean(axis=0))
-    rho = float(dose_response(own[:, None])[0])
-    ends = own[:, 0].mean() * own[:, N_DOSES - 1].mean() < 0
-    halves = effect[:half].mean() * effect[half:].mean() > 0 if half else False
-    p = float(mean_test(effect[:, None])[3][0])
+    others = max(float(np.quantile(one, 0.95)) if len(one) else 0.0 for one in fellows)
     is_declared = (
-        ends
+        own[:, 0].mean() * own[:, last].mean() < 0
         and abs(mean) >= settings.min_effect
-        and (len(others) == 0 or abs(mean) > float(np.quantile(others, 0.95)))
-        and -rho * math.copysign(1, mean) > 0.9
-        and halves
-        and p < settings.alpha
+        and abs(mean) > others
+        and -float(dose_response(own[:, None])[0]) * np.sign(mean) > _MIN_RHO
+        and half > 0
+        and effect[:half].mean() * effect[half:].mean() > 0
+        and float(mean_test(effect[:, None])[3][0]) < settings.alpha
     )
     return mean, bool(is_declared)
 

@@ -2,7 +2,7 @@
 between games that went bankrupt and games that were stopped (`contrast/`).
 
 latents/shards/<hook point>/latents.safetensors, provenance.json
-contrast/latents.parquet       a row a latent: found on the discovery games, replicated on the others
+contrast/latents.parquet       a row a latent: found on discovery games, replicated on others
 contrast/decision.parquet      decisions to stop against decisions to bet
 contrast/null.parquet          the largest statistic under shuffled outcomes
 contrast/selected.parquet      the latents that are screened
@@ -223,11 +223,11 @@ def read_latents(run: Run, config: GamblingConfig, hook_point: str) -> csr_array
     return csr_array((data, indices, indptr), shape=tuple(found["shape"].tolist()))
 
 
-def density_of(latents: csr_array) -> Float[Tensor, " s"]:
+def density_of(latents: csr_array, d_sae: int) -> Float[Tensor, " s"]:
     """Share of the prompts in which each latent is active."""
-    assert latents.shape is not None
-    n, d_sae = latents.shape
-    active = np.bincount(latents.indices[latents.data > 0], minlength=d_sae)
+    n = len(latents.indptr) - 1
+    columns = latents.indices[latents.data > 0]
+    active = np.bincount(columns, minlength=d_sae)
     return torch.from_numpy(active / max(1, n))
 
 

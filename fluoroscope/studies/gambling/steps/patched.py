@@ -160,7 +160,7 @@ class PatchedGamesStep(MapStep):
         edit = SetLatent(sae, arm.latent, arm.value)
         if arm.control is None:
             return {point: edit}
-        density = density_of(read_latents(run, self.config, arm.hook_point))
+        density = density_of(read_latents(run, self.config, arm.hook_point), sae.d_sae)
         # Both means go along the same other latent.
         return {point: SetRandomLatent(edit, self.config.seed + arm.control, density)}
 

@@ -2,6 +2,7 @@
 
 play/shards/<first repetition>/attempts.parquet, games.parquet
 play/attempts.parquet, games.parquet                 all of them, by repetition and condition
+play/shards/log/files.parquet                        what was in the files, where a log plays
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
 from fluoroscope.models.sampling import Sampling
@@ -22,9 +24,10 @@ from fluoroscope.studies.gambling.games import GAMES
 from fluoroscope.studies.gambling.games.base import luck_tape
 from fluoroscope.studies.gambling.logs import attempts_frame, games_frame
 from fluoroscope.studies.gambling.players.model_player import ModelPlayer
+from fluoroscope.studies.gambling.seed_files.games import ImportedRules, import_games
 
 PLAY = "play"
-ATTEMPTS, GAMES_FILE = "attempts.parquet", "games.parquet"
+ATTEMPTS, GAMES_FILE, FILES = "attempts.parquet", "games.parquet", "files.parquet"
 DECISIONS_A_GAME = 5.0
 """Of the models that were tried; a plan that turns out wrong costs nothing but patience."""
 
@@ -65,6 +68,9 @@ class PlayStep(MapStep):
         ]
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
+        if self.config.play.log is not None:
+            self._import(self.config.play.log, context)
+            return
         seats = make_seats(self.config, range(shard.params["from"], shard.params["to"]))
         player = model_player(run, self.config, context.device)
         episodes = player.play(
@@ -79,6 +85,25 @@ class PlayStep(MapStep):
         for name in (ATTEMPTS, GAMES_FILE):
             frames = [pl.read_parquet(folder / "shards" / key / name) for key in keys]
             write_parquet(folder / name, pl.concat(frames))
+
+    def _import(self, log: str, context: ShardContext) -> None:
+        rules = self.config.table.checked_rules()
+        found = import_games(log, ImportedRules(rules.start_balance, rules.max_rounds))
+        is_asked_for = pl.col("condition").is_in(list(self.config.table.conditions))
+        attempts, games = found.attempts.filter(is_asked_for), found.games.filter(is_asked_for)
+        if not len(games):
+            raise ConfigError(f"None of {len(found.games)} games in {log} is of game.conditions.")
+        n_unknown = attempts["prompt"].null_count()
+        if self.config.subject.saes and n_unknown:
+            raise ConfigError(
+                f"Nothing can be recorded of these games: {n_unknown} of {len(attempts)} decisions "
+                f"in {log} have no prompt. Give files with prompts, or saes=null to describe the "
+                "behaviour alone."
+            )
+        write_parquet(context.folder / ATTEMPTS, attempts)
+        write_parquet(context.folder / GAMES_FILE, games)
+        write_parquet(context.folder / FILES, found.files)
+        context.sink.message(f"{len(games)} games of {len(found.games)} in {log}.")
 
     def _starts(self) -> range:
         play = self.config.play

@@ -281,7 +281,9 @@ class DosesStep(_ScreeningStep):
         for row in shortlist.iter_rows(named=True):
             point = row["hook_point"]
             if point not in densities:
-                densities[point] = density_of(read_latents(run, self.config, point))
+                densities[point] = density_of(
+                    read_latents(run, self.config, point), saes[point].d_sae
+                )
             both = control_directions(
                 saes[point], row["latent"], n, self.config.seed, densities[point]
             )
