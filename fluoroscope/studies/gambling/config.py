@@ -35,8 +35,8 @@ class Table(Config):
 
     game: str
     rules: dict[str, Any]  # Any: what the game's rules allow.
-    conditions: dict[str, dict[str, str]]
-    """Name -> factors."""
+    conditions: list[str]
+    """Names, in the order of the game's design; a mapping would lose its order in JSON."""
 
     prompt_tokens: int
     """Of the longest prompt of a first decision; what costs are reckoned with."""
@@ -44,10 +44,16 @@ class Table(Config):
     def checked_rules(self) -> Rules:
         return build(GAMES.load(self.game).rules_type, self.rules, at="game.rules.")
 
+    def factors(self) -> list[str]:
+        """Names of what conditions consist of."""
+        known = GAMES.load(self.game).conditions(self.checked_rules())
+        return list(known[self.conditions[0]])
+
     def games(self) -> dict[str, Game]:
         """Condition -> the game in it."""
         kind, rules = GAMES.load(self.game), self.checked_rules()
-        return {name: kind(rules, factors) for name, factors in self.conditions.items()}
+        known = kind.conditions(rules)
+        return {name: kind(rules, known[name]) for name in self.conditions}
 
 
 class GamblingConfig(Config):

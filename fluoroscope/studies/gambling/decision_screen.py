@@ -82,11 +82,20 @@ class DecisionScreen:
         """Dollars that are bet on average, given one of the known amounts, and their probability
         all together; NaN where there is none.
         """
-        amounts = self.situation.amounts
-        shares = self.screen.answers(edits, [self._tokens(text) for text in amounts])
-        dollars = shares.new_tensor(list(amounts.values()))
+        shares, dollars = self._amounts(edits)
         total = shares.sum(dim=-1)
         return torch.stack([shares @ dollars / total, total], dim=-1)
+
+    def bets_above(self, edits: Edits, limit: int) -> Float[Tensor, " edits"]:
+        """The share of bets above a limit, among bets of one of the known amounts."""
+        shares, dollars = self._amounts(edits)
+        above = shares @ (dollars > limit).to(shares)
+        return above / shares.sum(dim=-1).clamp(min=1e-30)
+
+    def _amounts(self, edits: Edits) -> tuple[Float[Tensor, "edits a"], Float[Tensor, " a"]]:
+        amounts = self.situation.amounts
+        shares = self.screen.answers(edits, [self._tokens(text) for text in amounts])
+        return shares, shares.new_tensor(list(amounts.values()))
 
     def _tokens(self, text: str) -> tuple[int, ...]:
         prompt = self.situation.prompt

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from fluoroscope.core.config import Config
 from fluoroscope.models.sampling_config import SamplingConfig
 from fluoroscope.studies.gambling.episodes import Retries
+from fluoroscope.studies.gambling.players.endpoint_config import EndpointConfig
 
 
 class PlaySettings(Config):
@@ -33,6 +34,9 @@ class PlaySettings(Config):
     """Games that decode at once; part of what is hashed, as it decides how sums round."""
 
     retries: Retries = Retries()
+
+    endpoint: EndpointConfig | None = None
+    """A chat endpoint that plays in the place of a model; nothing can be read inside it."""
 
     log: str | None = None
     """Games that were played elsewhere: the seed's own JSON files, instead of playing."""
@@ -143,7 +147,7 @@ class PathwaySettings(Config):
     """Whole games that are followed, as the seed did."""
 
     latents_per_layer: PositiveInt = 8
-    edges: PositiveInt = 40
+    edges: PositiveInt = 24
     """Edges that the figure shows."""
 
     states: PositiveInt = 24

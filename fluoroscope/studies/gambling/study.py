@@ -6,6 +6,7 @@ from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.registry import nearest
 from fluoroscope.core.sink import Sink
+from fluoroscope.core.storage import fingerprints
 from fluoroscope.models.hub import model_fingerprint
 from fluoroscope.models.loading import load_tokenizer
 from fluoroscope.models.shape import ModelShape
@@ -16,13 +17,18 @@ from fluoroscope.steps.models import resolve_model
 from fluoroscope.steps.sae_sources import find_saes
 from fluoroscope.studies.gambling.config import GamblingConfig, Subject, Table
 from fluoroscope.studies.gambling.games import GAMES
+from fluoroscope.studies.gambling.report import write_report
+from fluoroscope.studies.gambling.seed_files.games import log_files
 from fluoroscope.studies.gambling.spec import GamblingSpec, GameSpec
 from fluoroscope.studies.gambling.steps.confirm import ConfirmStep
 from fluoroscope.studies.gambling.steps.latents import ContrastStep, LatentsStep
 from fluoroscope.studies.gambling.steps.patched import PatchedGamesStep
+from fluoroscope.studies.gambling.steps.pathway import PathwayStep
 from fluoroscope.studies.gambling.steps.play import PlayStep
 from fluoroscope.studies.gambling.steps.record import RecordStep
 from fluoroscope.studies.gambling.steps.screen import DosesStep, ScreenStep
+from fluoroscope.studies.gambling.steps.seed_rule import SeedRuleStep
+from fluoroscope.studies.gambling.steps.truth import TruthStep
 from fluoroscope.studies.gambling.steps.words import WordsStep
 
 
@@ -51,6 +57,10 @@ class GamblingStudy(Study[GamblingSpec, GamblingConfig]):
         if config.subject.model is not None:
             model = config.subject.model
             found["model"] = model_fingerprint(model.name, model.revision)
+        if config.play.log is not None:
+            files = log_files(config.play.log)
+            hashes = [sha256 for _, sha256 in fingerprints(files)]
+            found |= {f"log {file}": sha256 for file, sha256 in zip(files, hashes, strict=True)}
         return found | {f"sae {sae.hook_point}": sae.weights_sha256 for sae in config.subject.saes}
 
     def steps(self, config: GamblingConfig) -> Sequence[MapStep]:
@@ -61,20 +71,42 @@ class GamblingStudy(Study[GamblingSpec, GamblingConfig]):
                 LatentsStep(config),
                 ContrastStep(config),
                 ScreenStep(config),
+                SeedRuleStep(config),
                 DosesStep(config),
                 ConfirmStep(config),
                 PatchedGamesStep(config),
+                *([PathwayStep(config)] if config.pathway.games else []),
                 WordsStep(config),
             ]
-        return steps
+        return [*steps, TruthStep(config)] if is_known_world(config) else steps
 
     def report(self, run: Run, sink: Sink) -> None:
-        pass
+        write_report(run, run.config, has_truth=is_known_world(run.config))
+
+
+def is_known_world(config: GamblingConfig) -> bool:
+    """Whether an organism plays the game that its world states a player of."""
+    model, table = config.subject.model, config.table
+    is_slot = table.game == "slot_machine" and table.rules["wording"] == "organism"
+    return is_slot and model is not None and model.is_organism and config.play.log is None
 
 
 def _subject(spec: GamblingSpec) -> Subject:
+    if spec.play.log is not None and spec.game.name != "slot_machine":
+        raise ConfigError(f"play.log has games of slot_machine, and game is {spec.game.name}.")
+    if spec.play.endpoint is not None and (spec.saes.source is not None or spec.play.log):
+        raise ConfigError(
+            "play.endpoint plays over HTTP: nothing can be recorded inside it, so saes must be "
+            "null, and play.log is not needed."
+        )
+    is_elsewhere = spec.play.endpoint is not None or spec.play.log is not None
+    if spec.model is None and is_elsewhere and spec.saes.source is None:
+        return Subject(model=None, shape=None, saes=[])
     if spec.model is None:
-        raise ConfigError("Say which model plays: model=organism, a folder, or a hub id.")
+        raise ConfigError(
+            "Say who plays: model=organism, a folder or a hub id, or play.endpoint.url=... and "
+            "play.endpoint.model=..."
+        )
     shape = ModelShape.of(spec.model.source, spec.model.revision)
     model = resolve_model(spec.model, shape)
     saes = []
@@ -100,7 +132,7 @@ def _table(spec: GamblingSpec, subject: Subject) -> Table:
     return Table(
         game=spec.game.name,
         rules=rules.model_dump(mode="json"),
-        conditions={name: dict(factors) for name, factors in conditions.items()},
+        conditions=list(conditions),
         prompt_tokens=n_tokens,
     )
 

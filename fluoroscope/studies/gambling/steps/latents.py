@@ -180,7 +180,7 @@ class ContrastStep(MapStep):
             kept = kept.filter("is_last") if settings.decisions == "last" else kept
             group = kept["ending"] == BANKRUPT
         lengths = np.array([len(prompt) for prompt in read_prompts(run)])
-        factors = list(next(iter(self.config.table.conditions.values())))
+        factors = self.config.table.factors()
         rows = Rows(
             group.to_numpy(),
             codes(kept["game"]),

@@ -188,7 +188,7 @@ class PathwayStep(MapStep):
         followed = self._followed(run)
         if not len(followed):
             return pl.DataFrame(schema=PROBES)
-        within, strata = exchange_strata(followed, self._factors())
+        within, strata = exchange_strata(followed, self.config.table.factors())
         is_stop = (followed["action"] == "stop").to_numpy()
         lengths = np.array([len(prompt) for prompt in read_prompts(run)])
         rows = followed["row"].to_numpy().astype(np.int64)
@@ -197,7 +197,7 @@ class PathwayStep(MapStep):
             return read_activations(run, point)[torch.from_numpy(rows)].double().numpy()
 
         return probe_table(
-            covariates(followed, lengths, self._factors()),
+            covariates(followed, lengths, self.config.table.factors()),
             {point: partial(read, point) for point in self.config.hook_points},
             Decisions(is_stop, codes(followed["game"]), strata, within),
             shuffles=self.config.pathway.shuffles,
@@ -244,7 +244,7 @@ class PathwayStep(MapStep):
             for (point,), part in chosen.group_by("hook_point", maintain_order=True)
         ]  # fmt: skip
         latents = np.hstack([np.zeros((len(rows), 0)), *parts]).astype(np.float64)
-        strata = exchange_strata(rows, self._factors())[1]
+        strata = exchange_strata(rows, self.config.table.factors())[1]
         settings = self.config.pathway
         return correlations(
             latents, chosen, strata, shuffles=settings.shuffles, seed=self.config.seed
@@ -260,7 +260,7 @@ class PathwayStep(MapStep):
                 place,
                 self.config.pathway.controls,
                 self.config.seed,
-                density_of(read_latents(run, self.config, str(place.point))),
+                density_of(read_latents(run, self.config, str(place.point)), place.sae.d_sae),
             )
             for place in found
         }
@@ -313,9 +313,6 @@ class PathwayStep(MapStep):
             (SCREEN, "saes", device),
             lambda: load_saes(choices, device=device, model=model.identity),
         )
-
-    def _factors(self) -> list[str]:
-        return list(next(iter(self.config.table.conditions.values())))
 
 
 def _gathered(parts: Sequence[dict[str, Tensor]]) -> tuple[Moved, float]:

@@ -23,6 +23,8 @@ from fluoroscope.studies.gambling.episodes import Seat, converse
 from fluoroscope.studies.gambling.games import GAMES
 from fluoroscope.studies.gambling.games.base import luck_tape
 from fluoroscope.studies.gambling.logs import attempts_frame, games_frame
+from fluoroscope.studies.gambling.players.base import Player
+from fluoroscope.studies.gambling.players.http_player import HTTPPlayer
 from fluoroscope.studies.gambling.players.model_player import ModelPlayer
 from fluoroscope.studies.gambling.seed_files.games import ImportedRules, import_games
 
@@ -43,7 +45,7 @@ class PlayStep(MapStep):
     def cost(self) -> Cost:
         play = self.config.play
         n_games = play.repetitions * len(self.config.table.conditions)
-        if self.config.subject.shape is None or play.log is not None:
+        if self.config.subject.shape is None or play.endpoint is not None or play.log is not None:
             return Cost(disk_bytes=4e3 * n_games, note="an endpoint or a log plays")
         prompt, reply = self.config.table.prompt_tokens, play.max_tokens
         n_tokens = n_games * DECISIONS_A_GAME * (prompt + reply)
@@ -72,13 +74,15 @@ class PlayStep(MapStep):
             self._import(self.config.play.log, context)
             return
         seats = make_seats(self.config, range(shard.params["from"], shard.params["to"]))
-        player = model_player(run, self.config, context.device)
+        player = _player(run, self.config, context.device)
         episodes = player.play(
             [converse(seat, self.config.play.retries) for seat in seats],
             lambda done, total: context.sink.progress(done, total, "games"),
         )
         write_parquet(context.folder / ATTEMPTS, attempts_frame(episodes))
         write_parquet(context.folder / GAMES_FILE, games_frame(episodes))
+        if isinstance(player, HTTPPlayer):
+            context.sink.message(f"{player.usage}")
 
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
         keys = [shard.key for shard in self.shards(run)]
@@ -89,7 +93,7 @@ class PlayStep(MapStep):
     def _import(self, log: str, context: ShardContext) -> None:
         rules = self.config.table.checked_rules()
         found = import_games(log, ImportedRules(rules.start_balance, rules.max_rounds))
-        is_asked_for = pl.col("condition").is_in(list(self.config.table.conditions))
+        is_asked_for = pl.col("condition").is_in(self.config.table.conditions)
         attempts, games = found.attempts.filter(is_asked_for), found.games.filter(is_asked_for)
         if not len(games):
             raise ConfigError(f"None of {len(found.games)} games in {log} is of game.conditions.")
@@ -108,6 +112,11 @@ class PlayStep(MapStep):
     def _starts(self) -> range:
         play = self.config.play
         return range(0, play.repetitions, play.repetitions_per_shard)
+
+
+def _player(run: Run, config: GamblingConfig, device: str) -> Player:
+    endpoint = config.play.endpoint
+    return model_player(run, config, device) if endpoint is None else HTTPPlayer(endpoint)
 
 
 def model_player(run: Run, config: GamblingConfig, device: str) -> ModelPlayer:

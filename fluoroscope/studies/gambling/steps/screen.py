@@ -57,6 +57,7 @@ from fluoroscope.studies.gambling.steps.latents import (
 )
 from fluoroscope.studies.gambling.steps.play import PLAY, model_player, read_attempts
 from fluoroscope.studies.gambling.steps.record import RECORD
+from fluoroscope.studies.gambling.steps.seed_rule import SEED_RULE, read_seed_verdicts
 
 SCREEN, DOSES = "screen", "doses"
 EFFECTS, SCREENED, STATES = "effects.safetensors", "effects.parquet", "states.parquet"
@@ -214,7 +215,7 @@ class DosesStep(_ScreeningStep):
     """The shortlist at five doses with all its controls, in states of held-out games."""
 
     name = DOSES
-    inputs = (PLAY, RECORD, LATENTS, CONTRAST, SCREEN)
+    inputs = (PLAY, RECORD, LATENTS, CONTRAST, SCREEN, SEED_RULE)
     is_discovery = False
 
     def cost(self) -> Cost:
@@ -263,6 +264,8 @@ class DosesStep(_ScreeningStep):
         legible = float(found["baseline"].sum(dim=-1).mean())
         is_legible = legible >= self.config.patch.min_legible
         table = verdicts(shortlist, doses, self.config.patch, is_legible=is_legible)
+        if self.config.patch.criterion == "seed":
+            table = _by_the_seed(table, read_seed_verdicts(run))
         write_parquet(folder / CAUSAL, table)
         write_parquet(folder / CONTROLS, control_verdicts(doses, self.config.patch))
         write_parquet(folder / CURVES, _curves(shortlist, doses))
@@ -328,6 +331,15 @@ def _dosed(
         start += len(mine)
     joined = {name: torch.cat(parts) for name, parts in found.items()}
     return {"baseline": screen.baseline().cpu(), "baseline_bets": _bets(screen, [{}])[0], **joined}
+
+
+def _by_the_seed(table: pl.DataFrame, rule: pl.DataFrame) -> pl.DataFrame:
+    """With the original's verdict in the place of ours."""
+    if not len(rule):
+        return table.with_columns(pl.lit(value=False).alias("is_causal"))
+    joined = table.join(rule, on=["hook_point", "latent"], how="left", maintain_order="left")
+    either = (pl.col("seed_safe") | pl.col("seed_risky")).fill_null(value=False)
+    return joined.with_columns(either.alias("is_causal"))
 
 
 def _bets(screen: DecisionScreen, edits: Edits) -> Tensor:
