@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import fluoroscope
-from fluoroscope.cli import ledger, organism, steer, studies, sweep
+from fluoroscope.cli import gambling, ledger, organism, steer, studies, sweep
 from fluoroscope.core.errors import UserError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.add_typer(ledger.app)
 app.add_typer(steer.app)
 app.add_typer(organism.app, name="organism")
 app.add_typer(sweep.app, name="sweep")
+app.add_typer(gambling.app, name="gambling")
 
 
 def main() -> None:

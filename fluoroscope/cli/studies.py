@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,11 @@ from fluoroscope.core.config import Config, build
 from fluoroscope.runs.how import How
 from fluoroscope.studies import SPECS, STUDIES
 from fluoroscope.studies.settings import preset_files, study_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fluoroscope.runs.step import MapStep
 
 app = typer.Typer()
 
@@ -89,6 +94,10 @@ def plan(
         list[str] | None, typer.Option(help="4xA100-80GB, cpu, cuda:0...; may be repeated.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Workers that share a CPU.")] = 1,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="A preset whose run shares each device; may be repeated."),
+    ] = None,
     run_name: Annotated[
         str | None, typer.Option("--run", help="Set the estimate of a run beside what it used.")
     ] = None,
@@ -107,15 +116,24 @@ def plan(
     spec = study_spec(study, preset, config, overrides or [])
     from fluoroscope.runs.hardware import parse_devices
     from fluoroscope.runs.plan import plan as make_plan
+    from fluoroscope.runs.plan import shared_with
 
     loaded = STUDIES.load(study)()
-    resolved: Any = loaded.resolve(spec)  # Any: the Config class of the study.
+    resolved: Any = loaded.sketch(spec)  # Any: the Config class of the study.
     threads = getattr(resolved, "threads", 1)
+    others = [_steps_of(preset) for preset in beside or []]
     for name in devices or ["auto"]:
-        device = parse_devices(name, threads)
+        device = shared_with(parse_devices(name, threads), others, workers)
         frame = make_plan(loaded.steps(resolved), [device], workers).drop("device", "flops")
         note = f" ({device.note})" if device.note else ""
         print_frame(frame, f"{study} on {device.count} x {device.name}{note}")
+
+
+def _steps_of(preset: str) -> "Sequence[MapStep]":
+    """The steps of a preset (`gambling/organism`), which names its study."""
+    study = preset.partition("/")[0]
+    loaded = STUDIES.load(study)()
+    return loaded.steps(loaded.sketch(study_spec(study, preset, None, [])))
 
 
 def execute_study(study: str, spec: Config, name: str, how: How) -> None:

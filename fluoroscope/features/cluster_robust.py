@@ -65,9 +65,9 @@ def adjusted_difference(
         return Coefficient(*np.full((4, columns.d_sae), np.nan))
     value = columns.project(residual[:, None])[:, 0] / norm
     weighted = residual[:, None] * np.hstack([basis, residual[:, None]])
-    squares = _cluster_squares(
+    squares = cluster_squares(
         columns.by_cluster(columns.values * residual[columns.row]),
-        -_sum_rows(columns, weighted),
+        -sum_rows(columns, weighted),
         np.hstack([in_basis, value[:, None]]),
     )
     factor = n_clusters / (n_clusters - 1) * (n - 1) / n_free
@@ -88,7 +88,7 @@ def clustered_difference(
     would make the interval narrow.
     """
     n_clusters = columns.n_clusters
-    counts = _sum_rows(columns, np.stack([group, ~group], axis=1).astype(np.float64))
+    counts = sum_rows(columns, np.stack([group, ~group], axis=1).astype(np.float64))
     df = int((counts > 0).sum(axis=0).min()) - 1
     sd = pooled_sd(inside, outside)
     if df < 1:
@@ -112,7 +112,7 @@ def clustered_difference(
             x = columns.values
             added = x * (slope[of] - bend[of] * (x - 2 * centre[of]))
             entries += np.where(is_of[columns.row], added, 0)
-        squares = _cluster_squares(columns.by_cluster(entries), counts, np.stack(at_zero, axis=1))
+        squares = cluster_squares(columns.by_cluster(entries), counts, np.stack(at_zero, axis=1))
         return np.sqrt(factor * np.where(squares > 0, squares, np.nan))
 
     of_means = error(np.zeros_like(d))
@@ -136,14 +136,14 @@ def residual_of(
     return values
 
 
-def _sum_rows(columns: SparseColumns, rows: Float[np.ndarray, "n b"]) -> Float[np.ndarray, "c b"]:
+def sum_rows(columns: SparseColumns, rows: Float[np.ndarray, "n b"]) -> Float[np.ndarray, "c b"]:
     """Sums over the rows of each cluster."""
     n, n_clusters = columns.n, columns.n_clusters
     member = csr_array((np.ones(n), columns.cluster, np.arange(n + 1)), shape=(n, n_clusters))
     return member.T @ rows
 
 
-def _cluster_squares(
+def cluster_squares(
     active: csr_array, base: Float[np.ndarray, "c b"], share: Float[np.ndarray, "d_sae b"]
 ) -> Float[np.ndarray, " d_sae"]:
     """Sum over clusters of (active + base . share)^2; zero where it is only rounding."""

@@ -8,8 +8,8 @@ balance), so each latent gets plain statistics, clustered ones and adjusted ones
 - `p_clustered`, `p_adjusted` have errors that respect clusters, without and with covariates. They
   trust the variance that they see in each group, and so find too much in sparse latents of a
   small group.
-- `p_score` takes the clusters' labels as coins with known chances, given strata and covariates,
-  and holds in the tails as well. What a study calls different is by this one.
+- `p_score` takes the labels as coins with known chances, given strata and covariates, and holds
+  in the tails as well. What a study calls different is by this one.
 
 `benchmarks/null_contrasts.py` measures how often each finds something where nothing is.
 All is vectorised over latents and sparse; sums are in float64.
@@ -17,7 +17,6 @@ All is vectorised over latents and sparse; sums are in float64.
 Axes: `n` rows, `d_sae` latents.
 """
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -34,7 +33,7 @@ from fluoroscope.features.cluster_robust import (
 )
 from fluoroscope.features.multiple_tests import benjamini_hochberg
 from fluoroscope.features.row_tests import pooled_sd, ranks, rate_p, side, welch
-from fluoroscope.features.rows import Rows, cluster_labels, orthonormal_basis
+from fluoroscope.features.rows import Rows, orthonormal_basis
 from fluoroscope.features.score_test import Coins, LabelModel, score_test
 from fluoroscope.features.sparse_columns import SparseColumns
 
@@ -44,7 +43,6 @@ __all__ = [
     "Rows",
     "contrast",
     "contrasts",
-    "least_clusters",
     "top_latents",
 ]
 
@@ -69,7 +67,7 @@ def contrast(latents: csc_array, rows: Rows) -> pl.DataFrame:
     `adjusted_d`: the coefficient of the group in OLS on group and covariates, over the pooled
     standard deviation, so that it is on the scale of Cohen's d; its `adjusted_se` (CR1),
     `adjusted_t` and `p_adjusted`. `score_z` and `p_score`: see `features/score_test.py`; NaN where
-    labels vary within clusters.
+    the covariates foretell all labels.
 
     A latent that is the same in all rows (a dead one, say) has NaN for all that compares.
     """
@@ -84,10 +82,9 @@ def contrasts(
 ) -> pl.DataFrame:
     """`contrast` of every hook point, with q (Benjamini and Hochberg) over all of them together.
 
-    Latents that are active in fewer clusters than `least_clusters` says (whichever group these
-    are of) are described but not tested: they could hardly reach a small p, and cost the others
-    power. `n_tests` is how many are. `is_different` says whether the q of the score test is below
-    `alpha`, or that of the adjusted one where labels vary within clusters and there is no other.
+    Latents that are active in fewer than `min_clusters` clusters (whichever group these are of)
+    are described but not tested: they could hardly reach a small p, and cost the others power.
+    `n_tests` is how many are tested. `is_different`: the q of the score test is below `alpha`.
     """
     if not latents:
         raise ConfigError("There are no latents to contrast: no hook point was given.")
@@ -97,32 +94,16 @@ def contrasts(
         for point, of in latents.items()
     ]
     found = pl.concat(parts)
-    is_tested = pl.col("cohen_d").is_not_nan() & (
-        pl.col("clusters_active") >= least_clusters(rows, min_clusters)
-    )
+    is_tested = pl.col("cohen_d").is_not_nan() & (pl.col("clusters_active") >= min_clusters)
     found = found.with_columns(is_tested=is_tested)
     mask = found["is_tested"].to_numpy()
     q = [
         pl.Series(f"q_{test}", benjamini_hochberg(np.where(mask, found[f"p_{test}"], np.nan)))
         for test in TESTS
     ]
-    default = "q_adjusted" if design.coins is None else "q_score"
     return found.with_columns(*q, n_tests=pl.lit(int(mask.sum()))).with_columns(
-        is_different=pl.col(default).fill_nan(1) < alpha
+        is_different=pl.col("q_score").fill_nan(1) < alpha
     )
-
-
-def least_clusters(rows: Rows, min_clusters: int) -> int:
-    """Clusters in which a latent must be active to be tested.
-
-    `min_clusters`; or, where labels vary within clusters, so many that this many of them can be
-    expected in the smaller group: the adjusted test, which must then decide, trusts the variance
-    that it sees there.
-    """
-    if cluster_labels(rows) is not None:
-        return min_clusters
-    share = float(rows.group.mean())
-    return math.ceil(min_clusters / min(share, 1 - share))
 
 
 def top_latents(found: pl.DataFrame, n: int, by: str = "cohen_d") -> pl.DataFrame:
@@ -156,8 +137,7 @@ class _Design(NamedTuple):
                 "The covariates say all of the group, so that nothing is left of it when they are "
                 "adjusted for; leave out those that define it."
             )
-        model = LabelModel(rows)
-        return cls(basis, model.coins(model.label))
+        return cls(basis, LabelModel(rows).coins(rows))
 
 
 def _contrast(latents: csc_array, rows: Rows, design: _Design, name: str = "") -> pl.DataFrame:

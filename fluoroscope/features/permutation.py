@@ -1,6 +1,6 @@
 """Labels exchanged between clusters: what the largest statistic is where nothing differs.
 
-Axes: `n` rows, `d_sae` latents.
+Axes: `n` rows, `c` clusters, `d_sae` latents.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from scipy.sparse import csc_array
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.seeding import stream
 from fluoroscope.features.cluster_robust import adjusted_difference
-from fluoroscope.features.contrasts import MIN_CLUSTERS, least_clusters
+from fluoroscope.features.contrasts import MIN_CLUSTERS
 from fluoroscope.features.multiple_tests import count_discoveries
 from fluoroscope.features.row_tests import pooled_sd, side, welch
 from fluoroscope.features.rows import Rows, cluster_labels, orthonormal_basis
@@ -58,27 +58,39 @@ def split_by_cluster(
 def shuffled_group(rows: Rows, seed: int, permutation: int) -> Bool[np.ndarray, " n"]:
     """Labels after an exchange between whole clusters within each stratum.
 
-    Where labels vary within a cluster it hands on the whole sequence, in the order of its rows:
-    each row takes the label at the same relative place of the other cluster's sequence, the last
-    row the last, so that what tells late rows from early ones still does, and neighbours stay as
-    alike as they were. How many rows are in the group then changes a little.
+    Where labels vary within a cluster it hands on the whole sequence, in the order of its rows,
+    to one of those nearest to it in length: each row takes the label at the same relative place,
+    the last row the last. So what tells late rows from early ones still does, and neighbours stay
+    as alike as they were. How many rows are in the group then changes a little.
     """
     n_clusters, cluster, strata = rows.indexed()
     random = stream(seed, "shuffled group", permutation)
-    of_cluster = np.zeros(n_clusters, int)
-    of_cluster[cluster] = strata
-    by_stratum = np.argsort(of_cluster, kind="stable")
-    giver = np.empty(n_clusters, int)
-    giver[by_stratum] = np.lexsort((random.random(n_clusters), of_cluster))
-    order = np.argsort(cluster, kind="stable")
     length = np.bincount(cluster, minlength=n_clusters)
+    pool = np.zeros(n_clusters, int)
+    pool[cluster] = strata
+    if cluster_labels(rows) is None:
+        pool = _of_like_length(pool, length, random)
+    giver = np.empty(n_clusters, int)
+    giver[np.argsort(pool, kind="stable")] = np.lexsort((random.random(n_clusters), pool))
+    order = np.argsort(cluster, kind="stable")
     start = np.cumsum(length) - length
     place = np.empty(len(rows), int)
     place[order] = np.arange(len(rows)) - start[cluster[order]]
-    last, others_last = length[cluster] - 1, length[giver[cluster]] - 1
-    from_end = last - place
-    taken = others_last - (2 * from_end * others_last + last) // (2 * np.maximum(last, 1))
-    return rows.group[order][start[giver[cluster]] + taken]
+    last, givers_last = length[cluster] - 1, length[giver[cluster]] - 1
+    from_end = (2 * (last - place) * givers_last + last) // (2 * np.maximum(last, 1))
+    return rows.group[order][start[giver[cluster]] + givers_last - from_end]
+
+
+def _of_like_length(
+    stratum: Int[np.ndarray, " c"], length: Int[np.ndarray, " c"], random: np.random.Generator
+) -> Int[np.ndarray, " c"]:
+    """Clusters of a stratum in pools of `_POOL` neighbours in length; the last may be smaller."""
+    order = np.lexsort((random.random(len(length)), length, stratum))
+    ordered = stratum[order]
+    place = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    pool = np.empty(len(order), int)
+    pool[order] = ordered * len(order) + place // _POOL
+    return pool
 
 
 def permutation_null(
@@ -92,8 +104,8 @@ def permutation_null(
     """permutation, statistic, the `largest` |statistic| over all hook points, and `n_found`.
 
     `n_found` counts latents with q < 0.05 by the statistic's test: a test that holds finds any in
-    at most 5 % of the permutations. Latents active in fewer clusters than `least_clusters` says
-    are left out, as in `contrasts`. Covariates stay with their rows; only labels move.
+    at most 5 % of the permutations. Latents active in fewer than `min_clusters` clusters are
+    left out, as in `contrasts`. Covariates stay with their rows; only labels move.
     """
     if statistic not in get_args(Statistic):
         raise ConfigError(f"statistic must be one of {get_args(Statistic)}, got {statistic!r}.")
@@ -104,11 +116,10 @@ def permutation_null(
     largest, n_tests = np.zeros(n), np.zeros(n, int)
     small: list[list[np.ndarray]] = [[] for _ in range(n)]
     n_clusters, cluster, _ = rows.indexed()
-    least = least_clusters(rows, min_clusters)
     make = _maker(rows, shuffled, statistic)
     for name, of in latents.items():
         columns = SparseColumns(of, cluster, n_clusters, name)
-        is_tested = columns.varies & (columns.active_clusters >= least)
+        is_tested = columns.varies & (columns.active_clusters >= min_clusters)
         compute = make(columns)
         for i in range(n):
             values, p = (column[is_tested] for column in compute(i))
@@ -163,7 +174,7 @@ def _maker(
             return adjusted
         case "score_z":
             model = LabelModel(rows)
-            coins = [model.coins(cluster_labels(each)) for each in shuffled]
+            coins = [model.coins(each) for each in shuffled]
             return lambda columns: lambda i: _score_z(columns, coins[i])
 
 
@@ -180,3 +191,4 @@ def _score_z(columns: SparseColumns, coins: Coins | None) -> _Values:
 
 _ALPHA = 0.05
 _TIE = 1e-9
+_POOL = 10

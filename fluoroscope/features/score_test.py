@@ -1,16 +1,23 @@
-"""Does a latent say which clusters are of the group? A score test by saddlepoint approximation.
+"""Does a latent say which games are of the group? A score test by saddlepoint approximation.
 
-One observation a cluster: its label, and the mean of the latent over its rows. Given covariates
-the label is a coin whose chance a logistic regression knows (on the clusters' mean covariates,
-their strata and the log of their length), and the latent is taken as it is. So nothing is
-assumed of the latents: they may be sparse, skewed and correlated, within a cluster at will. What
-is approximated is a sum of coins, well into the tails that a million tests need and where the
-normal and Student's t go wrong by orders of magnitude when the group is small: this is the test
-that genetics uses for rare variants in few cases (Dey et al. 2017, AJHG 101:37; the tail is
-Barndorff-Nielsen's 1990 formula). Where a latent is not active, its covariates' part is taken as
-normal, which keeps all sums sparse (the "fast" version there).
+Where all rows of a cluster have one label, a unit is a cluster: its label, and the mean of the
+latent over its rows. Where labels vary within clusters, a unit is a row. Given covariates the
+label of a unit is a coin whose chance a logistic regression knows (on covariates, strata and the
+log of the cluster's length), and the latent is taken as it is. So nothing is assumed of the
+latents: they may be sparse, skewed and correlated, within a cluster at will. What is approximated
+is a sum of coins, well into the tails that a million tests need, where the normal and Student's t
+are wrong by orders of magnitude when the group is small: this is the test that genetics uses for
+rare variants in few cases (Dey et al. 2017, AJHG 101:37; tails by Barndorff-Nielsen 1990). The
+units in which a latent is not active are taken as normal together, which keeps all sums sparse
+(the "fast" version there).
 
-Axes: `c` clusters, `d_sae` latents, `s` active pairs of latent and cluster, `rank`.
+Coins of rows agree within a cluster; their correlation is estimated from the labels alone, and
+with the latent's own sums over clusters says how much more the score varies than that of
+independent coins (as the variance ratio of Zhou et al. 2018, Nature Genetics 50:1335). Its log
+tail is then that of proportionally fewer and larger coins.
+
+Axes: `u` units, `c` clusters, `n` rows, `d_sae` latents, `s` active pairs of latent and unit,
+`rank` columns of the design.
 """
 
 from typing import NamedTuple
@@ -20,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from scipy.special import expit, logit, ndtr
 
+from fluoroscope.features.cluster_robust import cluster_squares, sum_rows
 from fluoroscope.features.rows import Rows, cluster_labels, orthonormal_basis
 from fluoroscope.features.sparse_columns import SparseColumns
 
@@ -30,6 +38,8 @@ _CERTAIN = 1e-12
 """p (1 - p) below which a label is no coin."""
 
 _ROUNDING = 1e-10
+_RIDGE = 1e-9
+_CONVERGED = 1e-8
 _NEWTON_STEPS = 60
 
 
@@ -41,127 +51,162 @@ class Score(NamedTuple):
 
 
 class Coins(NamedTuple):
-    """Labels of clusters, the chances they had, and the space that the regression chose from."""
+    """Labels of units, the chances they had, and the space that the regression chose from."""
 
-    label: Bool[np.ndarray, " c"]
-    chance: Float[np.ndarray, " c"]
-    design: Float[np.ndarray, "c rank"]
+    label: Bool[np.ndarray, " u"]
+    chance: Float[np.ndarray, " u"]
+    design: Float[np.ndarray, "u rank"]
+    agreement: float | None
+    """Correlation of the labels of rows of a cluster; None where clusters are the units."""
 
 
 class LabelModel:
-    """The regression of labels, for one labelling after the other.
+    """The regression of labels, for one exchange of labels after the other.
 
-    Clusters of a stratum that is all in or all out tell nothing, as their label was no coin; an
-    exchange of labels within strata leaves them as they are.
+    Units of a stratum that is all in or all out tell nothing, as their label was no coin.
     """
 
     def __init__(self, rows: Rows) -> None:
-        self.label = cluster_labels(rows)
-        n_clusters, cluster, row_strata = rows.indexed()
+        n_clusters, cluster, strata = rows.indexed()
         length = np.bincount(cluster, minlength=n_clusters)
-        strata = np.zeros(n_clusters, int)
-        strata[cluster] = row_strata
-        self._is_open = np.zeros(n_clusters, bool)
-        if self.label is not None:
-            n_in = np.bincount(strata, self.label)
-            self._is_open = ((n_in > 0) & (n_in < np.bincount(strata)))[strata]
-        covariates = [np.bincount(cluster, column, n_clusters) for column in rows.covariates.T]
-        one_hot = np.eye(strata.max(initial=0) + 1)[strata]
-        columns = [np.log(length), *(column / length for column in covariates), one_hot]
-        self._design = np.zeros((n_clusters, 0))
-        if self._is_open.any():
-            design = orthonormal_basis(np.column_stack(columns)[self._is_open])
-            self._design = np.zeros((n_clusters, design.shape[1]))
-            self._design[self._is_open] = design * len(design) ** 0.5
+        labels = cluster_labels(rows)
+        self._cluster = None if labels is not None else cluster
+        covariates, log_length = rows.covariates, np.log(length)[cluster]
+        if labels is not None:
+            _, first = np.unique(cluster, return_index=True)
+            strata, log_length = strata[first], log_length[first]
+            sums = [np.bincount(cluster, column, n_clusters) for column in covariates.T]
+            covariates = np.stack([column / length for column in sums], axis=1) if sums else None
+        labels = rows.group if labels is None else labels
+        n_in = np.bincount(strata, labels)
+        self._is_open = ((n_in > 0) & (n_in < np.bincount(strata)))[strata]
+        parts = [log_length] if covariates is None else [covariates, log_length]
+        self._design, self._penalty = _design(np.column_stack(parts), strata, self._is_open)
 
-    def coins(self, label: Bool[np.ndarray, " c"] | None) -> Coins | None:
-        """None where labels vary within clusters, or nothing of them is left to chance."""
-        if label is None:
+    def coins(self, rows: Rows) -> Coins | None:
+        """Of these rows with whatever labels; None where nothing is left to chance."""
+        label = cluster_labels(rows) if self._cluster is None else rows.group
+        if label is None or self._is_open.sum() <= self._design.shape[1]:
             return None
         chance = label.astype(np.float64)
-        chance[self._is_open] = _chances(chance[self._is_open], self._design[self._is_open])
-        is_left = (chance * (1 - chance)).sum() >= 1
-        return Coins(label, chance, self._design) if is_left else None
+        chance[self._is_open] = _chances(
+            chance[self._is_open], self._design[self._is_open], self._penalty
+        )
+        if (chance * (1 - chance)).sum() < 1:
+            return None
+        agreement = None
+        if self._cluster is not None:
+            agreement = _agreement(label, chance, self._cluster)
+        return Coins(label, chance, self._design, agreement)
 
 
 def score_test(columns: SparseColumns, coins: Coins | None) -> Score:
     """NaN for latents that are the same in all rows, and for all where there are no coins."""
     if coins is None:
         return Score(*np.full((2, columns.d_sae), np.nan))
-    length = np.bincount(columns.cluster, minlength=columns.n_clusters)
-    means = columns.by_cluster(columns.values / length[columns.cluster[columns.row]])
+    values = columns.by_row if coins.agreement is not None else columns.cluster_means
     weight = coins.chance * (1 - coins.chance)
     orthonormal, _ = np.linalg.qr(coins.design * np.sqrt(weight)[:, None])
-    fit = means @ (orthonormal * np.sqrt(weight)[:, None])
-    score = means @ (coins.label - coins.chance)
-    raw = means.multiply(means) @ weight
+    fit = values @ (orthonormal * np.sqrt(weight)[:, None])
+    back = orthonormal / np.sqrt(np.maximum(weight, _CERTAIN))[:, None]
+    surprise = coins.label - coins.chance
+    score = values @ surprise - fit @ (back.T @ surprise)
+    raw = values.multiply(values) @ weight
     variance = raw - (fit**2).sum(axis=1)
     variance = np.where(columns.varies & (variance > _ROUNDING * raw), variance, np.nan)
-    z = score / np.sqrt(variance)
-    size = np.maximum(np.abs(score) - _smallest(means) / 2, 0)
-    p = 2 * ndtr(-size / np.sqrt(variance))
-    far = np.flatnonzero(np.abs(z) > NORMAL_BELOW)
+    inflation = _inflation(columns, coins, weight, orthonormal, fit, variance)
+    error = np.sqrt(inflation * variance)
+    size = np.maximum(np.abs(score) - _smallest(values) / 2, 0)
+    p = 2 * ndtr(-size / error)
+    far = np.flatnonzero(np.abs(score) > NORMAL_BELOW * error)
     if len(far):
-        back = orthonormal / np.sqrt(np.maximum(weight, _CERTAIN))[:, None]
-        sums = _Sums.of(means[far], fit[far], back, coins.chance, variance[far])
+        sums = _Sums.of(values[far], fit[far], back, coins.chance, variance[far], inflation[far])
         p[far] = np.minimum(sums.tail(size[far]) + sums.tail(-size[far]), 1)
-    return Score(z, p)
+    return Score(score / error, p)
 
 
-def _smallest(means: csr_array) -> Float[np.ndarray, " d_sae"]:
-    """The smallest active mean of each latent, 0 for a dead one.
+def _inflation(
+    columns: SparseColumns,
+    coins: Coins,
+    weight: Float[np.ndarray, " u"],
+    orthonormal: Float[np.ndarray, "u rank"],
+    fit: Float[np.ndarray, "d_sae rank"],
+    variance: Float[np.ndarray, " d_sae"],
+) -> Float[np.ndarray, " d_sae"]:
+    """How many times the variance of the score is that of independent coins of known chance.
+
+    What the regression spent makes labels look less random than they were: without covariates
+    this is the n / (n - strata) of an exchange within strata.
+    """
+    of_cluster = weight > 0 if coins.agreement is None else columns.cluster[weight > 0]
+    n_open = of_cluster.sum() if coins.agreement is None else len(np.unique(of_cluster))
+    spent = n_open / max(n_open - coins.design.shape[1], 1)
+    if not coins.agreement:
+        return np.full(len(variance), spent)
+    scaled = np.sqrt(weight)
+    active = columns.by_cluster(columns.values * scaled[columns.row])
+    together = cluster_squares(active, -sum_rows(columns, orthonormal), fit)
+    return spent * (1 + coins.agreement * np.maximum(together / variance - 1, 0))
+
+
+def _smallest(values: csr_array) -> Float[np.ndarray, " d_sae"]:
+    """The smallest active value of each latent, 0 for a dead one.
 
     Half of it is taken off the score: a correction for continuity, which matters where a latent
-    is active in few clusters and alike in them, so that its sums come in steps of this size.
+    is active in few units and alike in them, so that its sums come in steps of this size.
     """
-    n_active = np.diff(means.indptr)
+    n_active = np.diff(values.indptr)
     smallest, is_active = np.zeros(len(n_active)), n_active > 0
     if is_active.any():
-        smallest[is_active] = np.minimum.reduceat(means.data, means.indptr[:-1][is_active])
+        smallest[is_active] = np.minimum.reduceat(values.data, values.indptr[:-1][is_active])
     return smallest
 
 
 class _Sums(NamedTuple):
-    """For some latents: the distribution of sum over clusters of (coin - chance) x adjusted."""
+    """For some latents: the distribution of sum over units of (coin - chance) x adjusted."""
 
     latent: Int[np.ndarray, " s"]
     adjusted: Float[np.ndarray, " s"]
-    """The latent's mean in a cluster where it is active, less what the covariates explain."""
+    """The latent in a unit where it is active, less what the covariates explain."""
 
     chance: Float[np.ndarray, " s"]
     variance: Float[np.ndarray, " d_sae"]
     """Of the whole sum."""
 
     rest: Float[np.ndarray, " d_sae"]
-    """Of the clusters in which the latent is not active."""
+    """Of the units in which the latent is not active."""
+
+    inflation: Float[np.ndarray, " d_sae"]
 
     @classmethod
     def of(
         cls,
-        means: csr_array,
+        values: csr_array,
         fit: Float[np.ndarray, "d_sae rank"],
-        back: Float[np.ndarray, "c rank"],
-        chance: Float[np.ndarray, " c"],
+        back: Float[np.ndarray, "u rank"],
+        chance: Float[np.ndarray, " u"],
         variance: Float[np.ndarray, " d_sae"],
+        inflation: Float[np.ndarray, " d_sae"],
     ) -> "_Sums":
-        latent = np.repeat(np.arange(len(fit)), np.diff(means.indptr))
-        is_coin = (chance * (1 - chance) > _CERTAIN)[means.indices]
-        latent, cluster = latent[is_coin], means.indices[is_coin]
-        adjusted = means.data[is_coin]
+        latent = np.repeat(np.arange(len(fit)), np.diff(values.indptr))
+        is_coin = (chance * (1 - chance) > _CERTAIN)[values.indices]
+        latent, unit = latent[is_coin], values.indices[is_coin]
+        adjusted = values.data[is_coin]
         # Column by column: all at once would need `rank` numbers for every active pair.
         for k in range(fit.shape[1]):
-            adjusted -= fit[latent, k] * back[cluster, k]
-        chances = chance[cluster]
+            adjusted -= fit[latent, k] * back[unit, k]
+        chances = chance[unit]
         active = np.bincount(latent, adjusted**2 * chances * (1 - chances), len(fit))
-        return cls(latent, adjusted, chances, variance, np.maximum(variance - active, 0))
+        return cls(latent, adjusted, chances, variance, np.maximum(variance - active, 0), inflation)
 
     def tail(self, at: Float[np.ndarray, " d_sae"]) -> Float[np.ndarray, " d_sae"]:
         """Chance of a sum beyond `at`, away from 0 on its side."""
         tilt = self._tilt(at)
         _, bend = self._slopes(tilt)
         gain = tilt * at - self._cumulant(tilt)
-        w = np.sqrt(np.maximum(2 * gain, 0))
-        v = np.abs(tilt) * np.sqrt(bend)
+        # Fewer and larger coins: the cumulant of phi times x is that of x over phi.
+        w = np.sqrt(np.maximum(2 * gain, 0) / self.inflation)
+        v = np.abs(tilt) * np.sqrt(bend / self.inflation)
         with np.errstate(divide="ignore", invalid="ignore"):
             found = ndtr(-(w + np.log(v / w) / w))
         # Beyond what the coins can give there is nothing, and the tilt runs away.
@@ -204,21 +249,68 @@ class _Sums(NamedTuple):
         return np.bincount(self.latent, entries, len(self.rest)).astype(np.float64)
 
 
-def _chances(
-    label: Float[np.ndarray, " c"], design: Float[np.ndarray, "c rank"]
-) -> Float[np.ndarray, " c"]:
-    """Logistic regression by Newton's method; a trace of ridge where classes are separable.
-
-    The columns of `design` are orthogonal, with a mean square of one.
+def _design(
+    covariates: Float[np.ndarray, "u k"],
+    strata: Int[np.ndarray, " u"],
+    is_open: Bool[np.ndarray, " u"],
+) -> tuple[Float[np.ndarray, "u rank"], Float[np.ndarray, " rank"]]:
+    """Columns of strata, and of covariates within strata (uncorrelated, variance 1), with the
+    penalty of each; rows of 0 where strata are not open.
     """
-    ridge = 1e-6 * np.eye(design.shape[1])
+    if not is_open.any():
+        return np.zeros((len(strata), 0)), np.zeros(0)
+    one_hot = np.eye(strata.max() + 1)[strata[is_open]]
+    one_hot = one_hot[:, one_hot.any(axis=0)]
+    means = (one_hot.T @ covariates[is_open]) / one_hot.sum(axis=0)[:, None]
+    # What is constant within strata would be rounding here, which must not become a covariate.
+    within = covariates[is_open] - one_hot @ means
+    is_rounding = np.abs(within).max(axis=0, initial=0) <= 1e-9 * np.abs(covariates).max(axis=0)
+    slopes = orthonormal_basis(np.where(is_rounding, 0, within))[:, 1:] * is_open.sum() ** 0.5
+    design = np.zeros((len(strata), one_hot.shape[1] + slopes.shape[1]))
+    design[is_open] = np.hstack([one_hot, slopes])
+    return design, np.repeat([0.0, 1.0], [one_hot.shape[1], slopes.shape[1]])
+
+
+def _chances(
+    label: Float[np.ndarray, " u"],
+    design: Float[np.ndarray, "u rank"],
+    penalty: Float[np.ndarray, " rank"],
+) -> Float[np.ndarray, " u"]:
+    """Logistic regression by Newton's method, with halved steps where they overshoot.
+
+    A standard normal prior on slopes: few labels in the group for each covariate make them too
+    large otherwise, or infinite, and what is left to chance too little. Each stratum's chances
+    sum to its labels.
+    """
     beta = np.zeros(design.shape[1])
+
+    def loss(beta: Float[np.ndarray, " rank"]) -> float:
+        odds = design @ beta
+        return float(np.logaddexp(0, odds).sum() - label @ odds + (penalty * beta**2).sum() / 2)
+
     for _ in range(_NEWTON_STEPS):
         chance = expit(design @ beta)
-        slope = design.T @ (label - chance) - ridge @ beta
-        bend = (design * (chance * (1 - chance))[:, None]).T @ design + ridge
+        slope = design.T @ (label - chance) - penalty * beta
+        bend = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(penalty + _RIDGE)
         step = np.linalg.solve(bend, slope)
-        beta = beta + step * min(1.0, 5.0 / max(np.abs(step).max(), 1e-300))
-        if np.abs(step).max() < 1e-10:
+        now = loss(beta)
+        while loss(beta + step) > now and np.abs(step).max() > _CONVERGED:
+            step = step / 2
+        beta = beta + step
+        if np.abs(step).max() <= _CONVERGED:
             break
     return expit(design @ beta)
+
+
+def _agreement(
+    label: Bool[np.ndarray, " n"], chance: Float[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]
+) -> float:
+    """Mean product of the standardised surprises of two rows of a cluster, 0 at least."""
+    weight = chance * (1 - chance)
+    surprise = np.where(weight > _CERTAIN, label - chance, 0) / np.sqrt(
+        np.maximum(weight, _CERTAIN)
+    )
+    length = np.bincount(cluster, weight > _CERTAIN)
+    n_pairs = (length * (length - 1)).sum()
+    products = (np.bincount(cluster, surprise) ** 2).sum() - (surprise**2).sum()
+    return float(np.clip(products / max(n_pairs, 1), 0, 1))

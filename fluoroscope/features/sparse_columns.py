@@ -45,7 +45,7 @@ class SparseColumns:
 
     def project(self, weights: Float[np.ndarray, "n w"]) -> Float[np.ndarray, "d_sae w"]:
         """Sum over rows of each latent times each column of weights."""
-        return self._by_latent @ weights
+        return self.by_row @ weights
 
     def sum_active(self, entries: Float[np.ndarray, " nonzero"]) -> Float[np.ndarray, " d_sae"]:
         """Sum of numbers that belong to active entries, latent by latent."""
@@ -56,6 +56,12 @@ class SparseColumns:
         order, first, cluster, starts = self._segments
         sums = np.add.reduceat(entries[order], first) if len(first) else np.zeros(0)
         return csr_array((sums, cluster, starts), shape=(self.d_sae, self.n_clusters))
+
+    @cached_property
+    def cluster_means(self) -> csr_array:
+        """Means over the rows of each cluster: sparse [d_sae, c]."""
+        length = np.bincount(self.cluster, minlength=self.n_clusters)
+        return self.by_cluster(self.values / length[self.cluster[self.row]])
 
     @cached_property
     def active_clusters(self) -> Int[np.ndarray, " d_sae"]:
@@ -89,7 +95,8 @@ class SparseColumns:
         return Ranks(active, (n_zero + 1) / 2, ties)
 
     @cached_property
-    def _by_latent(self) -> csr_array:
+    def by_row(self) -> csr_array:
+        """The latents once more, as sparse [d_sae, n]."""
         return csr_array((self.values, self.row, self.starts), shape=(self.d_sae, self.n))
 
     @cached_property

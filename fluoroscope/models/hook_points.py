@@ -68,7 +68,7 @@ class HookPoint:
 def parse_hook_points(
     wanted: str | HookPoint | Sequence[str | HookPoint], n_layers: int
 ) -> list[HookPoint]:
-    """`"all.resid_post"`, `"0,3.resid_post"`, `"0,3.resid_post,2.mlp_out"`, or a list of such.
+    """`"all.resid_post"`, `"0,3.resid_post"`, `"1-31.resid_post,2.mlp_out"`, or a list of such.
 
     Each once, in the order in which the network computes them; `embed` is `0.embed`.
     """
@@ -97,7 +97,7 @@ def _parse(text: str, n_layers: int) -> list[HookPoint]:
     layers: list[int] = []
     for item in text.replace(" ", "").split(","):
         head, dot, stream = ("0", ".", item) if item == "embed" else item.partition(".")
-        layers += range(n_layers) if head == "all" else [_layer(head, text)]
+        layers += range(n_layers) if head == "all" else _layers(head, text)
         # `0,3.resid_post`: the stream holds for all layers since the last stream.
         if dot:
             points += [HookPoint(f"{layer}.{stream}") for layer in layers]
@@ -114,10 +114,21 @@ def _split(text: str) -> tuple[int, str]:
     return _layer(head, text), stream
 
 
+def _layers(head: str, text: str) -> list[int]:
+    """`3` or `1-31`."""
+    first, dash, last = head.partition("-")
+    if not dash:
+        return [_layer(head, text)]
+    low, high = _layer(first, text), _layer(last, text)
+    if low > high:
+        raise ConfigError(f"A range of layers goes upwards, such as 1-31.resid_post; got {text!r}.")
+    return list(range(low, high + 1))
+
+
 def _layer(head: str, text: str) -> int:
     if not head.isdecimal():
         raise ConfigError(
-            f"A hook point is written LAYER.STREAM with a layer counted from 0 or `all` "
-            f"(12.resid_post, all.resid_post), got {text!r}."
+            f"A hook point is written LAYER.STREAM with a layer counted from 0, a range or `all` "
+            f"(12.resid_post, 1-31.resid_post, all.resid_post), got {text!r}."
         )
     return int(head)

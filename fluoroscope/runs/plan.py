@@ -60,6 +60,12 @@ def plan(steps: Sequence[MapStep], devices: Sequence[Device], workers: int = 1) 
     return polars.DataFrame(rows, schema=_SCHEMA)
 
 
+def shared_with(device: Device, others: Sequence[Sequence[MapStep]], workers: int = 1) -> Device:
+    """The device with what other runs on it take of its memory: of each its largest step."""
+    taken = sum(max(_memory(step.cost(), device, workers) for step in steps) for steps in others)
+    return replace(device, used_by_others_bytes=device.used_by_others_bytes + float(taken))
+
+
 def step_seconds(cost: Cost, device: Device, workers: int = 1) -> float:
     """The roofline time of a step's whole cost, and its fixed overhead."""
     arithmetic = cost.flops / device.flops("float32") + cost.half_flops / device.flops("bfloat16")
@@ -72,8 +78,7 @@ def _at_once(cost: Cost, device: Device, workers: int) -> int:
 
 
 def _row(name: str, cost: Cost, device: Device, workers: int) -> dict[str, object]:
-    per_device = -(-_at_once(cost, device, workers) // device.count)
-    memory = (cost.memory_bytes + PROCESS_BYTES) * per_device
+    memory = _memory(cost, device, workers)
     free = device.memory_bytes - device.used_by_others_bytes
     return {
         "step": name,
@@ -88,6 +93,12 @@ def _row(name: str, cost: Cost, device: Device, workers: int) -> dict[str, objec
         "flops": cost.flops + cost.half_flops,
         "note": cost.note,
     }
+
+
+def _memory(cost: Cost, device: Device, workers: int) -> float:
+    """Of all shards that one device works on at once."""
+    per_device = -(-_at_once(cost, device, workers) // device.count)
+    return (cost.memory_bytes + PROCESS_BYTES) * per_device
 
 
 def _total(rows: Sequence[Mapping[str, object]], device: Device) -> dict[str, object]:

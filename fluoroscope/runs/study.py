@@ -26,6 +26,12 @@ class Study(ABC, Generic[SpecT, ConfigT]):
     def resolve(self, spec: SpecT) -> ConfigT:
         """Fills in what only the model knows, and checks that all fits together."""
 
+    def sketch(self, spec: SpecT) -> ConfigT:
+        """What a plan needs of `resolve`: sizes. May reckon with what is known of a well-known
+        model or release where its files are not at hand.
+        """
+        return self.resolve(spec)
+
     def sources(self, config: ConfigT) -> Mapping[str, str]:
         """What the run reads from outside (model, corpus): name -> fingerprint.
 

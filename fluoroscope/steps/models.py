@@ -38,6 +38,18 @@ def resolve_model(spec: ModelSpec, shape: ModelShape) -> ModelConfig:
     )
 
 
+def sketched_model(spec: ModelSpec, shape: ModelShape) -> ModelConfig:
+    """A well-known model whose files are not at hand, to reckon with."""
+    return ModelConfig(
+        name=spec.source,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        d_model=shape.d_model,
+        n_layers=shape.n_layers,
+        is_organism=False,
+    )
+
+
 def forward_cost(
     model: ModelConfig, shape: ModelShape, context: int, tile_windows: int, n_tokens: float
 ) -> Cost:

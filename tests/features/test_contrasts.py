@@ -201,13 +201,11 @@ def test_a_latent_that_follows_the_balance_differs_only_until_that_is_adjusted_f
     assert real["p_score"] < 1e-3
 
 
-def test_labels_within_clusters_leave_the_adjusted_test_to_decide():
+def test_labels_may_vary_within_clusters():
     latents, rows = made()
     group = np.random.default_rng(0).random(len(rows)) < 0.3
     latents[group, 7] += 3
     found = contrasts({"a": sparse(latents)}, rows.with_group(group))
-    assert found["p_score"].is_nan().all()
-    assert found.filter("is_tested")["clusters_active"].min() >= 10 / group.mean()
     assert found.filter("is_different")["latent"].to_list() == [7]
 
 

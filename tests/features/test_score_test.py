@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from contrast_data import made, sparse
+from scipy.optimize import minimize
+from scipy.special import expit
 from scipy.stats import hypergeom, norm
 
 from fluoroscope.features.contrasts import Rows, contrast
@@ -55,19 +56,44 @@ def test_the_score_is_that_of_a_logistic_regression_of_labels():
     length = of.sum(axis=0)
     means = of.T @ latents.astype(float) / length[:, None]
     label = (of.T @ rows.group > 0).astype(float)
-    strata = (of.T @ rows.strata) / length
+    strata = (of.T @ rows.strata) // length
     covariates = of.T @ rows.covariates[:, :2] / length[:, None]
-    design = np.column_stack([covariates, np.log(length), *(strata == s for s in range(3))])
-    fit = sm.GLM(label, design, family=sm.families.Binomial()).fit(tol=1e-12)
-    found = contrast(sparse(latents), rows)
-    chance = fit.fittedvalues
+    covariates = np.column_stack([covariates, np.log(length)])
+    design = np.column_stack([covariates, *(strata == s for s in range(3))])
+    within = covariates - np.array([covariates[strata == s].mean(axis=0) for s in strata])
+    spread = within.T @ within / len(label)
+
+    def loss(beta):
+        odds = design @ beta
+        return np.logaddexp(0, odds).sum() - label @ odds + beta[:3] @ spread @ beta[:3] / 2
+
+    chance = expit(design @ minimize(loss, np.zeros(6), tol=1e-12).x)
     weight = chance * (1 - chance)
     weighted = design * weight[:, None]
+    found = contrast(sparse(latents), rows)
     for latent in (0, 8, 11):
         x = means[:, latent]
         x = x - design @ np.linalg.solve(weighted.T @ design, weighted.T @ x)
-        expected = x @ (label - chance) / np.sqrt(weight @ x**2)
-        assert found["score_z"][latent] == pytest.approx(expected, rel=1e-5)
+        spent = len(label) / (len(label) - 6)
+        expected = x @ (label - chance) / np.sqrt(spent * weight @ x**2)
+        assert found["score_z"][latent] == pytest.approx(expected, rel=1e-4)
+
+
+def test_labels_that_agree_within_clusters_are_not_taken_for_independent():
+    random = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(300), 5)
+    latents = np.maximum(
+        random.normal(size=(300, 400))[cluster] + random.normal(size=(1500, 400)), 0
+    )
+    rows = Rows(np.ones(1500, bool), cluster, random.normal(size=(1500, 1)))
+    shares = []
+    for _ in range(6):
+        group = random.random(1500) < random.choice([0.1, 0.9], 300)[cluster]
+        found = contrast(sparse(latents), rows.with_group(group))
+        shares.append([(found[p] < 0.05).mean() for p in ("p_score", "p_welch")])
+    score, welch = np.mean(shares, axis=0)
+    assert 0.03 < score < 0.06
+    assert welch > 0.12
 
 
 def test_strata_that_are_all_in_or_all_out_say_nothing():
@@ -85,13 +111,23 @@ def test_strata_that_are_all_in_or_all_out_say_nothing():
     np.testing.assert_allclose(found["score_z"], alone["score_z"], rtol=1e-6)
 
 
-def test_labels_that_covariates_foretell_leave_nothing_to_chance():
+def test_labels_that_strata_foretell_leave_nothing_to_chance():
     random = np.random.default_rng(0)
-    n = 200
-    covariate = random.normal(size=(n, 1))
-    rows = Rows(covariate[:, 0] > 0, np.arange(n), covariate)
-    latents = np.maximum(random.normal(size=(n, 4)), 0)
-    assert contrast(sparse(latents), rows)["p_score"].is_nan().all()
+    strata = np.arange(200) % 4
+    latents = np.maximum(random.normal(size=(200, 4)), 0)
+    rows = Rows(strata > 1, np.arange(200), np.zeros((200, 0)), strata)
+    found = contrast(sparse(latents), rows)
+    assert found["p_score"].is_nan().all()
+    assert found["p_welch"].is_finite().all()
+
+
+def test_covariates_that_foretell_all_labels_do_not_break_the_regression():
+    random = np.random.default_rng(0)
+    covariate = random.normal(size=(200, 1))
+    latents = np.maximum(random.normal(size=(200, 300)) + covariate, 0)
+    rows = Rows(covariate[:, 0] > 0, np.arange(200), covariate)
+    p = contrast(sparse(latents), rows)["p_score"]
+    assert (p < 0.05).mean() < 0.07
 
 
 def test_where_nothing_differs_it_finds_hardly_anything_in_a_small_group():

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from fluoroscope.features.multiple_tests import benjamini_hochberg
@@ -128,7 +129,7 @@ def control_verdicts(doses: Doses, settings: PatchSettings) -> pl.DataFrame:
 
 
 def _judged(
-    own: Float[np.ndarray, "s v"], fellows: list[Float[np.ndarray, " c"]], settings: PatchSettings
+    own: Float[np.ndarray, "s v"], fellows: list[Float[np.ndarray, " _"]], settings: PatchSettings
 ) -> tuple[float, bool]:
     half, last = len(own) // 2, N_DOSES - 1
     effect = own[:, 0] - own[:, last]
@@ -166,7 +167,7 @@ def mean_test(
 def dose_response(effects: Float[np.ndarray, "s m v"]) -> Float[np.ndarray, " m"]:
     """Spearman's correlation of dose and mean effect: 1 or -1 where the response is monotone."""
     means = effects.mean(axis=0) if len(effects) else np.zeros(effects.shape[1:])
-    ranks = means.argsort(axis=-1).argsort(axis=-1).astype(float)
+    ranks = rankdata(means, axis=-1)
     dose = np.arange(N_DOSES, dtype=float)
     dose -= dose.mean()
     centred = ranks - ranks.mean(axis=-1, keepdims=True)

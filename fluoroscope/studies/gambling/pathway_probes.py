@@ -109,7 +109,7 @@ def out_of_fold(
         for draw, own in enumerate(labels[:, ~judged]):
             if own.min() == own.max():
                 continue
-            model = LogisticRegression(C=STRENGTH, tol=1e-6, max_iter=1000).fit(fitted, own)
+            model = LogisticRegression(C=STRENGTH, tol=1e-5, max_iter=1000).fit(fitted, own)
             scores[draw, judged] = model.decision_function(seen)
     return scores
 

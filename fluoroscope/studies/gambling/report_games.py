@@ -35,10 +35,11 @@ def add_patched_games(report: Report, run: Run) -> None:
     panels: dict[str, list[Mark]] = {}
     for metric in ("is_bankrupt", "n_rounds", "i_ba"):
         mine = effects.filter(pl.col("metric") == metric)
-        bars = Bars(metric, mine["arm"].to_list(), mine["effect"], mine["low"], mine["high"])
+        names = [name.replace(".resid_post", "").replace("_", " ") for name in mine["arm"]]
+        bars = Bars(metric, names, mine["effect"], mine["low"], mine["high"])
         panels[metric] = [bars]
     chart = Chart.grid(
-        panels, y=Axis("difference"), references=[Reference(0.0)], share_y=False, columns=1
+        panels, y=Axis("difference"), references=[Reference(0.0)], share_y=False, columns=3
     )
     report.figure("patched_effects", chart, "Differences from the same games without a patch.")
     floats = [name for name, kind in effects.schema.items() if kind.is_float()]
@@ -68,14 +69,18 @@ def add_replays(report: Report, run: Run, config: GamblingConfig) -> None:
         share = (game["amount"].fill_null(0) / game["balance"].clip(1)).to_list()
         balance = game["balance"] / max(1, int(str(game["balance"].max())))
         panels[title] = [
-            Line(f"latent {latent} of {point}, relative to its largest", x, activation / top,
+            Line("latent", x, activation / top,
                  markers=True),
-            Line("bet, share of the balance", x, share, markers=True),
-            Line("balance, relative to its largest", x, balance, style="dotted"),
+            Line("bet", x, share, markers=True),
+            Line("balance", x, balance, style="dotted"),
         ]  # fmt: skip
     if panels:
         report.section("Two games, decision by decision")
-        report.text("The longest games of each ending; a bet of 0 at the end is the stop.")
+        report.text(
+            f"The longest game of each ending. Latent {latent} of {point} and the balance are "
+            "relative to their largest values, the bet is a share of the balance; a bet of 0 at "
+            "the end is the stop."
+        )
         chart = Chart.grid(
             panels, x="decision", y=Axis("share", limits=(-0.02, 1.05)), columns=1, share_x=False
         )

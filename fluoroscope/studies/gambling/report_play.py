@@ -2,6 +2,8 @@
 read.
 """
 
+import itertools
+
 import polars as pl
 
 from fluoroscope.plots.chart import Axis, Bars, Chart, Heatmap, Line, Mark, Reference, Scatter
@@ -22,6 +24,7 @@ from fluoroscope.studies.gambling.behaviour.trends import (
     condition_points,
 )
 from fluoroscope.studies.gambling.config import GamblingConfig
+from fluoroscope.studies.gambling.games.slot_machine import COMPONENTS
 
 _SHOWN = ("is_bankrupt", "is_immediate_stop", "i_ba", "i_lc", "i_eb", "composite")
 _SMALL = {"p": ".2g", "q": ".2g"}
@@ -52,16 +55,27 @@ def add_behaviour(report: Report, attempts: pl.DataFrame, metrics: pl.DataFrame)
 
 def _add_conditions(report: Report, metrics: pl.DataFrame) -> None:
     rates = metrics.group_by("bet_type", "components").agg(pl.col("is_bankrupt").mean())
-    names = sorted(set(rates["components"]), key=lambda name: (name != "BASE", len(name), name))
-    found = {(row[0], row[1]): row[2] for row in rates.iter_rows()}
-    types = sorted(set(rates["bet_type"]))
-    values = [[found.get((bet_type, name), float("nan")) for bet_type in types] for name in names]
-    chart = Chart.single(
-        Heatmap(values, types, names, label="share of games that went bankrupt", limits=(0, 1))
-    )
+    found = {(row[0], row[1].replace("BASE", "")): row[2] for row in rates.iter_rows()}
+    letters = "".join(name for name in COMPONENTS if any(name in parts for _, parts in found))
+    across, down = _subsets(letters[:2]), _subsets(letters[2:])
+    panels: dict[str, list[Mark]] = {}
+    for bet_type in sorted(set(rates["bet_type"])):
+        values = [[found.get((bet_type, x + y), float("nan")) for x in across] for y in down]
+        names = [[part or "none" for part in parts] for parts in (across, down)]
+        heat = Heatmap(values, *names, label="share bankrupt", limits=(0, 1), show_values=True)
+        panels[f"{bet_type} bets"] = [heat]
+    chart = Chart.grid(panels, x=letters[:2], y=Axis(letters[2:]), columns=2)
     report.figure("bankruptcy", chart, "Bankruptcy by bet type and parts of the prompt.")
     if metrics["condition"].n_unique() > 2:
         _add_scatter(report, metrics)
+
+
+def _subsets(letters: str) -> list[str]:
+    return [
+        "".join(chosen)
+        for size in range(len(letters) + 1)
+        for chosen in itertools.combinations(letters, size)
+    ]
 
 
 def _add_scatter(report: Report, metrics: pl.DataFrame) -> None:

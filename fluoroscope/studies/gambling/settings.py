@@ -121,6 +121,9 @@ class PatchSettings(Config):
     """Least probability that the model puts on stop and bet together for effects on decisions
     to mean anything; below it no latent is called causal."""
 
+    truth_pairs: PositiveInt = 64
+    """Of an organism: pairs of prompts that what is declared causal is judged on."""
+
     confirm: ConfirmSettings = ConfirmSettings()
 
 

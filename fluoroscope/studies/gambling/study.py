@@ -1,6 +1,7 @@
 """The gambling study as steps: play -> record -> latents -> contrast -> patch -> report."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError
@@ -8,12 +9,14 @@ from fluoroscope.core.registry import nearest
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import fingerprints
 from fluoroscope.models.hub import model_fingerprint
+from fluoroscope.models.known_shapes import known_config
 from fluoroscope.models.loading import load_tokenizer
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
-from fluoroscope.steps.models import resolve_model
+from fluoroscope.steps.known_releases import sketched_saes
+from fluoroscope.steps.models import resolve_model, sketched_model
 from fluoroscope.steps.sae_sources import find_saes
 from fluoroscope.studies.gambling.config import GamblingConfig, Subject, Table
 from fluoroscope.studies.gambling.games import GAMES
@@ -37,10 +40,18 @@ class GamblingStudy(Study[GamblingSpec, GamblingConfig]):
     spec = GamblingSpec
 
     def resolve(self, spec: GamblingSpec) -> GamblingConfig:
-        subject = _subject(spec)
+        return self._config(spec, _subject(spec))
+
+    def sketch(self, spec: GamblingSpec) -> GamblingConfig:
+        """Well-known models and SAEs are reckoned with by their sizes, without the hub."""
+        return self._config(spec, _subject(spec, is_sketch=True), is_sketch=True)
+
+    def _config(
+        self, spec: GamblingSpec, subject: Subject, *, is_sketch: bool = False
+    ) -> GamblingConfig:
         return GamblingConfig(
             subject=subject,
-            table=_table(spec, subject),
+            table=_table(spec, subject, is_sketch=is_sketch),
             play=spec.play,
             record=spec.record,
             contrast=spec.contrast,
@@ -91,7 +102,7 @@ def is_known_world(config: GamblingConfig) -> bool:
     return is_slot and model is not None and model.is_organism and config.play.log is None
 
 
-def _subject(spec: GamblingSpec) -> Subject:
+def _subject(spec: GamblingSpec, *, is_sketch: bool = False) -> Subject:
     if spec.play.log is not None and spec.game.name != "slot_machine":
         raise ConfigError(f"play.log has games of slot_machine, and game is {spec.game.name}.")
     if spec.play.endpoint is not None and (spec.saes.source is not None or spec.play.log):
@@ -108,14 +119,19 @@ def _subject(spec: GamblingSpec) -> Subject:
             "play.endpoint.model=..."
         )
     shape = ModelShape.of(spec.model.source, spec.model.revision)
-    model = resolve_model(spec.model, shape)
-    saes = []
-    if spec.saes.source is not None:
-        saes = find_saes(spec.saes.source, spec.saes.hook_points, model)
+    is_known = is_sketch and not Path(spec.model.source).is_dir()
+    is_far = is_known and known_config(spec.model.source) is not None
+    model = sketched_model(spec.model, shape) if is_far else resolve_model(spec.model, shape)
+    source, points, saes = spec.saes.source, spec.saes.hook_points, None
+    if source is not None and is_sketch:
+        saes = sketched_saes(source, points, model)
+    if source is not None and saes is None:
+        saes = find_saes(source, points, model)
+    saes = saes or []
     return Subject(model=model, shape=shape, saes=saes)
 
 
-def _table(spec: GamblingSpec, subject: Subject) -> Table:
+def _table(spec: GamblingSpec, subject: Subject, *, is_sketch: bool) -> Table:
     kind = GAMES.load(spec.game.name)
     rules = build(kind.rules_type, spec.game.rules, at="game.rules.")
     conditions = _conditions(spec.game, kind.conditions(rules))
@@ -126,7 +142,8 @@ def _table(spec: GamblingSpec, subject: Subject) -> Table:
     ]
     longest = max(prompts, key=len)
     n_tokens = len(longest) // 3
-    if subject.model is not None:
+    # A plan may be made without the tokenizer; English has four letters a token or more.
+    if subject.model is not None and not is_sketch:
         tokenizer = load_tokenizer(subject.model.name, subject.model.revision)
         n_tokens = len(tokenizer(longest)["input_ids"])
     return Table(

@@ -139,6 +139,7 @@ class ConfirmStep(MapStep):
                 stop=list(echoes),
                 may_echo=True,
                 sampling=play.sampling,
+                tile=max(play.rows, confirm.trials),
             ),
             controls=SweepControls(n_random=confirm.random),
             seed=self.config.seed,

@@ -49,7 +49,7 @@ from fluoroscope.studies.gambling.pathway_edges import (
 )
 from fluoroscope.studies.gambling.pathway_lens import LENS, Lens, first_tokens, lens_table
 from fluoroscope.studies.gambling.pathway_probes import PROBES, Decisions, probe_table
-from fluoroscope.studies.gambling.pathway_reading import moved, places, random_directions
+from fluoroscope.studies.gambling.pathway_reading import Place, moved, places, random_directions
 from fluoroscope.studies.gambling.situations import situations
 from fluoroscope.studies.gambling.states import codes, covariates, one_decision_a_game
 from fluoroscope.studies.gambling.steps.latents import (
@@ -255,15 +255,7 @@ class PathwayStep(MapStep):
         states = self._states(run)[shard.params["from"] : shard.params["to"]]
         sampling = Sampling(**self.config.play.sampling.model_dump())
         found = places(self._chosen(run), self._saes(run, context.device))
-        others = {
-            place.point: random_directions(
-                place,
-                self.config.pathway.controls,
-                self.config.seed,
-                density_of(read_latents(run, self.config, str(place.point)), place.sae.d_sae),
-            )
-            for place in found
-        }
+        others = run.cached((PATHWAY, "others", context.device), lambda: self._others(run, found))
         rows: list[dict[str, Tensor]] = []
         for number, situation in enumerate(
             situations(self.config, read_attempts(run), states, player)
@@ -274,6 +266,20 @@ class PathwayStep(MapStep):
         every = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         # Of controls only the mean over states is needed, and they are many.
         return every | {name: every[name].sum(dim=0) for name in _SUMMED}
+
+    def _others(self, run: Run, found: Sequence[Place]) -> dict[HookPoint, Tensor]:
+        """Directions of the controls of each place's latents."""
+        n, seed = self.config.pathway.controls, self.config.seed
+        densities = {
+            place.point: density_of(
+                read_latents(run, self.config, str(place.point)), place.sae.d_sae
+            )
+            for place in found
+        }
+        return {
+            place.point: random_directions(place, n, seed, densities[place.point])
+            for place in found
+        }
 
     def _followed(self, run: Run) -> pl.DataFrame:
         return run.cached(

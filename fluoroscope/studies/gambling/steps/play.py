@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.errors import ConfigError, ModelError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
 from fluoroscope.models.sampling import Sampling
@@ -19,7 +19,7 @@ from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.steps.models import load_model
 from fluoroscope.studies.gambling.config import GamblingConfig
-from fluoroscope.studies.gambling.episodes import Seat, converse
+from fluoroscope.studies.gambling.episodes import Episode, Seat, converse
 from fluoroscope.studies.gambling.games import GAMES
 from fluoroscope.studies.gambling.games.base import luck_tape
 from fluoroscope.studies.gambling.logs import attempts_frame, games_frame
@@ -30,6 +30,9 @@ from fluoroscope.studies.gambling.seed_files.games import ImportedRules, import_
 
 PLAY = "play"
 ATTEMPTS, GAMES_FILE, FILES = "attempts.parquet", "games.parquet", "files.parquet"
+MAX_FAILED = 0.2
+"""Share of an endpoint's requests that may fail for good in a shard."""
+
 DECISIONS_A_GAME = 5.0
 """Of the models that were tried; a plan that turns out wrong costs nothing but patience."""
 
@@ -82,6 +85,7 @@ class PlayStep(MapStep):
         write_parquet(context.folder / ATTEMPTS, attempts_frame(episodes))
         write_parquet(context.folder / GAMES_FILE, games_frame(episodes))
         if isinstance(player, HTTPPlayer):
+            _check_endpoint(player, episodes)
             context.sink.message(f"{player.usage}")
 
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
@@ -101,8 +105,8 @@ class PlayStep(MapStep):
         if self.config.subject.saes and n_unknown:
             raise ConfigError(
                 f"Nothing can be recorded of these games: {n_unknown} of {len(attempts)} decisions "
-                f"in {log} have no prompt. Give files with prompts, or saes=null to describe the "
-                "behaviour alone."
+                f"in {log} have no prompt. Give files with prompts, or saes.source=null to "
+                "describe the behaviour alone."
             )
         write_parquet(context.folder / ATTEMPTS, attempts)
         write_parquet(context.folder / GAMES_FILE, games)
@@ -112,6 +116,18 @@ class PlayStep(MapStep):
     def _starts(self) -> range:
         play = self.config.play
         return range(0, play.repetitions, play.repetitions_per_shard)
+
+
+def _check_endpoint(player: HTTPPlayer, episodes: Sequence[Episode]) -> None:
+    """Games that an endpoint could not be reached for are not kept as if they had been played."""
+    rows = [row for episode in episodes for row in episode.attempts]
+    n_failed = sum(str(row["problem"]).startswith("error") for row in rows)
+    if n_failed > MAX_FAILED * len(rows):
+        raise ModelError(
+            f"{n_failed} of {len(rows)} requests to {player.endpoint.url} failed for good "
+            f"({player.usage.messages}). These games are not kept; run the same command again "
+            "when it answers."
+        )
 
 
 def _player(run: Run, config: GamblingConfig, device: str) -> Player:

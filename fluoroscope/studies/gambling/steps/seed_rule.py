@@ -57,8 +57,10 @@ class SeedRuleStep(MapStep):
         flops = 12.0 * n * shape.forward_flops_per_token(self.config.table.prompt_tokens)
         saes = sum(8.0 * sae.d_model * sae.d_sae for sae in self.config.subject.saes)
         weights = float(shape.weight_bytes(self.config.model.dtype))
+        is_half = self.config.model.dtype != "float32"
         return Cost(
-            flops=flops,
+            flops=0.0 if is_half else flops,
+            half_flops=flops if is_half else 0.0,
             overhead_s=1 + 5e-4 * n,
             memory_bytes=weights + saes + 0.5e9,
             disk_bytes=1e2 * n,

@@ -36,9 +36,10 @@ from fluoroscope.studies.gambling.steps.screen import CONTROLS, DOSES, read_caus
 
 TRUTH = "truth"
 SCORES, FACTS = "scores.parquet", "facts.json"
-N_PAIRS = 64
-STATED_GAMES = 4096
-"""Games of the stated player, so that what it does on average is known well."""
+STATED_GAMES, STATED_TIMES = 2048, 8
+"""Games of the stated player, so that what it does on average is known well; at most so many
+times those that were played.
+"""
 
 
 class TruthStep(MapStep):
@@ -76,7 +77,7 @@ class TruthStep(MapStep):
         repetitions = self.config.play.repetitions
         measured = game_metrics(read_attempts(run), read_games(run))
         seats = make_seats(self.config, range(repetitions))
-        times = max(1, math.ceil(STATED_GAMES / len(seats)))
+        times = min(STATED_TIMES, math.ceil(STATED_GAMES / len(seats)))
         again = [
             # The same luck; only the player's own choices are drawn anew.
             replace(seat, key=f"{seat.key}-{i}", repetition=seat.repetition + i * repetitions)
@@ -89,7 +90,7 @@ class TruthStep(MapStep):
 
     def _latents(self, run: Run) -> tuple[list[Fact], pl.DataFrame]:
         truth = load_truth(find_model(self.config.model.name, self.config.model.revision).folder)
-        trials = Trials(truth, N_PAIRS)
+        trials = Trials(truth, self.config.patch.truth_pairs)
         model = load_model(run, self.config.model, "cpu")
         saes = load_saes(self.config.subject.saes, model=model.identity)
         table = read_causal(run)

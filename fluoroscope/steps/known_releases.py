@@ -1,0 +1,44 @@
+"""Sizes of SAE releases that are well known, so that a plan needs no network.
+
+What is worked with is never taken from here: a run finds the files themselves, and their hashes.
+"""
+
+import re
+
+from fluoroscope.models.hook_points import HookPoint, parse_hook_points
+from fluoroscope.steps.models import ModelConfig
+from fluoroscope.steps.sae_sources import SAEChoice
+
+_LLAMA_SCOPE = re.compile(r"fnlp/Llama3_1-8B-Base-LX([RAM])-(8|32)x")
+_GEMMA_SCOPE = re.compile(r"google/gemma-scope-\w+-\w+-(res|mlp)(?:-canonical)?/width_(\d+)([km])")
+_STREAMS = {
+    "R": "resid_post", "A": "attn_out", "M": "mlp_out", "res": "resid_post", "mlp": "mlp_out",
+}  # fmt: skip
+_THOUSANDS = {"k": 1024, "m": 1024**2}
+
+
+def sketched_saes(
+    source: str | list[str], hook_points: str | list[str] | None, model: ModelConfig
+) -> list[SAEChoice] | None:
+    """SAEs with the sizes of what is named, to reckon with; None where the name is not known."""
+    name = source if isinstance(source, str) else source[0] if len(source) == 1 else ""
+    name = name.partition("@")[0]
+    if match := _LLAMA_SCOPE.fullmatch(name):
+        stream, d_sae = _STREAMS[match[1]], int(match[2]) * model.d_model
+    elif match := _GEMMA_SCOPE.match(name):
+        stream, d_sae = _STREAMS[match[1]], int(match[2]) * _THOUSANDS[match[3]]
+    else:
+        return None
+    points = parse_hook_points(hook_points or f"all.{stream}", model.n_layers)
+    return [_sketched(point, name, model.d_model, d_sae) for point in points]
+
+
+def _sketched(point: HookPoint, name: str, d_model: int, d_sae: int) -> SAEChoice:
+    return SAEChoice(
+        hook_point=str(point),
+        format="llama_scope" if name.startswith("fnlp") else "gemma_scope",
+        repository=name,
+        weights_sha256="not looked up for a plan",
+        d_model=d_model,
+        d_sae=d_sae,
+    )
