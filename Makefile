@@ -3,8 +3,8 @@
 PYTHON ?= $(shell for name in python3.11 python3.12; do $$name -c "import ensurepip" 2>/dev/null && echo $$name && break; done)
 BIN = .venv/bin
 
-demo: install  ## SAEs of every layer of the organism, judged by what was planted in it; a report.
-	$(BIN)/fluoro run dictionary --preset dictionary/demo --name demo --executor processes --workers 2
+demo: install  ## A model that gambles, the latents that cause it, and what was planted; a report.
+	$(BIN)/fluoro run gambling --preset gambling/organism --name demo --executor processes --workers 2
 
 test: install  ## All tests but the slow ones.
 	$(BIN)/pytest --numprocesses 2

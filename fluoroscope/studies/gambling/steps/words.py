@@ -154,7 +154,7 @@ class WordsStep(MapStep):
         counts = WordCounts.of(texts, self.config.words.min_texts)
         if not len(counts.words):
             return pl.DataFrame()
-        numbered = cells.with_row_index("text_row")
+        numbered = cells.with_row_index("text_row").cast({"text_row": pl.Int64})
         base = numbered.filter(pl.col("kind") == "baseline").select(
             "prompt", "trial", pl.col("text_row").alias("without_row")
         )
