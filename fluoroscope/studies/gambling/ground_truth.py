@@ -24,6 +24,7 @@ HALF = 0.5
 
 COMPARED = ("is_bankrupt", "is_immediate_stop", "n_rounds", "i_ba")
 HEADLINE = "is_bankrupt"
+MIN_COMPONENTS = 3
 
 
 class Fact(NamedTuple):
@@ -43,11 +44,14 @@ def component_facts(measured: pl.DataFrame, stated: pl.DataFrame) -> list[Fact]:
     """Correlations over components of what the model does with what was planted.
 
     `measured` and `stated` are metrics of games of the model, and of the stated player on the
-    same luck. The interval is by leaving out one repetition of the model's games at a time.
+    same luck. The interval is by leaving out one repetition of the model's games at a time. There
+    are none where fewer than three parts vary, as two points are always on a line.
     """
     found = []
     for metric in COMPARED:
         own = _by_component(measured, metric)
+        if len(own) < MIN_COMPONENTS:
+            continue
         for name, wanted in (
             ("the stated player's on the same luck", _by_component(stated, metric)),
             ("the planted risk", {c: COMPONENT_RISK[c] for c in own}),

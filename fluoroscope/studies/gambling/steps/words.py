@@ -44,6 +44,7 @@ WORDS = "words"
 OBSERVED, INTERVENTIONAL, GROUPS, READINGS = (
     "observed.parquet", "interventional.parquet", "groups.parquet", "readings.parquet",
 )  # fmt: skip
+_N_CONTEXTS = 3
 _KEPT_Q = 0.5
 """Rows with a larger q are not kept: of 50 latents there are a hundred thousand."""
 
@@ -179,15 +180,36 @@ class WordsStep(MapStep):
         observed: pl.DataFrame,
     ) -> pl.DataFrame:
         rows = []
+        states = read_states(run)
         for point, latent in latents:
             sae = run.cached((WORDS, point), lambda p=point: load_choice(self.config.sae_at(p)))
             effects = logit_effects(model, sae.W_dec.detach()[torch.tensor([latent])])[0]
-            mine = observed.filter((pl.col("hook_point") == point) & (pl.col("latent") == latent))
+            is_mine = (pl.col("hook_point") == point) & (pl.col("latent") == latent)
+            mine = observed.filter(is_mine) if len(observed) else observed
+            # Contexts are game states: activations are recorded at the end of a prompt alone.
             text = reading(
                 mine, [], effects.promoted, effects.suppressed, lambda ids: _spell(model, ids)
             )
-            rows.append((point, latent, text))
-        return pl.DataFrame(rows, schema=["hook_point", "latent", "reading"], orient="row")
+            values = read_latents(run, self.config, point)[:, [latent]].toarray().ravel()
+            rows.append((point, latent, text, _strongest(states, values)))
+        schema = ["hook_point", "latent", "reading", "strongest in"]
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _strongest(states: pl.DataFrame, values: np.ndarray) -> str:
+    """The states of three conditions with the largest activation, in words."""
+    active = states.with_columns(pl.Series("activation", values[states["row"].to_numpy()]))
+    best = (
+        active.filter(pl.col("activation") > 0)
+        .sort("activation", "game", "decision", descending=[True, False, False])
+        .unique("condition", keep="first", maintain_order=True)
+        .head(_N_CONTEXTS)
+    )
+    return "; ".join(
+        f"{row['condition']}, decision {row['decision']}, ${row['balance']}, "
+        f"{row['losses']} losses ({row['activation']:.3g})"
+        for row in best.iter_rows(named=True)
+    )
 
 
 def _spell(model: LanguageModel, ids: Sequence[int]) -> str:
