@@ -22,6 +22,9 @@ MAX_SET = 5
 HALF = 0.5
 """Share of the variable's own effect that a declared set must carry to count as its recall."""
 
+_MIN_COMPONENTS = 3
+"""Parts of the prompt that vary, below which their effects have no correlation."""
+
 COMPARED = ("is_bankrupt", "is_immediate_stop", "n_rounds", "i_ba")
 HEADLINE = "is_bankrupt"
 MIN_COMPONENTS = 3
@@ -47,9 +50,11 @@ def component_facts(measured: pl.DataFrame, stated: pl.DataFrame) -> list[Fact]:
     same luck. The interval is by leaving out one repetition of the model's games at a time. There
     are none where fewer than three parts vary, as two points are always on a line.
     """
-    found = []
+    found: list[Fact] = []
     for metric in COMPARED:
         own = _by_component(measured, metric)
+        if len(own) < _MIN_COMPONENTS:
+            return []
         if len(own) < MIN_COMPONENTS:
             continue
         for name, wanted in (
@@ -128,7 +133,8 @@ def candidates_of(
     direction, and a supervised probe of each layer.
     """
     found: list[tuple[str, Candidate]] = []
-    for point, sae in saes.items():
+    # Where nothing was screened there is neither a latent nor an effect to sort by.
+    for point, sae in saes.items() if len(declared) else ():
         mine = declared.filter(pl.col("hook_point") == point).sort(
             pl.col("effect").abs(), "latent", descending=[True, False]
         )

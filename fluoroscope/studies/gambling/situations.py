@@ -25,13 +25,26 @@ def situations(
         log = rows[row["game"], row["arm"]]
         game = games[row["condition"]]
         state = state_before(config, game, log, row["decision"])
-        found.append(situation(game, state, player))
+        text = prompt_of(config, game, log, row["decision"], state)
+        found.append(situation(game, state, player, text))
     return found
 
 
-def situation(game: Game, state: State, player: ModelPlayer) -> Situation:
-    """A state with its cue, so that the decision itself is what comes next."""
-    prompt, cue = player.prompt(game.observe(state)), game.cue(state)
+def prompt_of(
+    config: GamblingConfig, game: Game, log: pl.DataFrame, decision: int, state: State
+) -> str:
+    """What was asked: of an imported log its own words, which need not be ours."""
+    if config.play.log is None:
+        return game.observe(state)
+    return str(log.filter(pl.col("decision") == decision).sort("attempt")["prompt"][0])
+
+
+def situation(game: Game, state: State, player: ModelPlayer, text: str | None = None) -> Situation:
+    """A state with its cue, so that the decision itself is what comes next. `text` is what asks
+    for it, if that is not what the game would say.
+    """
+    asked = game.observe(state) if text is None else text
+    prompt, cue = player.prompt(asked), game.cue(state)
     if isinstance(prompt, str):
         return Situation(prompt + cue, game.openings(state), game.amounts(state))
     behind = player.model.tokenizer(cue.lstrip(), add_special_tokens=False)["input_ids"]

@@ -30,6 +30,8 @@ class SAEsSpec(Config):
     @model_validator(mode="before")
     @classmethod
     def _bare_is_a_source(cls, value: Any) -> Any:  # Any: pydantic's raw input.
+        if value is None:
+            return {}
         return {"source": value} if isinstance(value, str | list) else value
 
 

@@ -72,9 +72,7 @@ class ModelPlayer(Player):
             return [_reply(one) for one in self._generate(requests)]
 
     def _generate(self, requests: Sequence[Request]) -> list[Generation]:
-        return generate(
-            self.model, requests, sampling=self.sampling, max_rows=self.max_rows
-        )
+        return generate(self.model, requests, sampling=self.sampling, max_rows=self.max_rows)
 
     def _request(self, ask: Ask) -> Request:
         return Request(

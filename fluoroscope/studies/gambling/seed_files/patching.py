@@ -173,8 +173,10 @@ def _student_p(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> float 
     if min(len(a), len(b)) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
         return None
     # From moments, as `ttest_ind` warns of groups that do not vary.
-    sides = [number for side in (a, b) for number in (side.mean(), side.std(ddof=1), len(side))]
-    return float(np.asarray(ttest_ind_from_stats(*sides))[1])
+    result = ttest_ind_from_stats(
+        float(a.mean()), float(a.std(ddof=1)), len(a), float(b.mean()), float(b.std(ddof=1)), len(b)
+    )
+    return float(np.asarray(result)[1])
 
 
 def _plain(value: object) -> object:

@@ -8,7 +8,7 @@ confirm/cells.parquet        every text        confirm/replies.parquet   what it
 confirm/effects.parquet      a row a latent (or control) and condition
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,9 @@ from fluoroscope.steps.sweep_config import Condition, Prompt, SweepConfig, Swept
 from fluoroscope.steps.sweep_cost import sweep_cost
 from fluoroscope.steps.sweep_settings import SweepControls, SweepTexts
 from fluoroscope.studies.gambling.config import GamblingConfig
-from fluoroscope.studies.gambling.games.base import State
+from fluoroscope.studies.gambling.games.base import Game, State
 from fluoroscope.studies.gambling.reading import settle
-from fluoroscope.studies.gambling.situations import state_before
+from fluoroscope.studies.gambling.situations import prompt_of, state_before
 from fluoroscope.studies.gambling.steps.play import PLAY, model_player, read_attempts
 from fluoroscope.studies.gambling.steps.record import RECORD
 from fluoroscope.studies.gambling.steps.screen import CONTRAST, DOSES, DosesStep, leading
@@ -106,16 +106,9 @@ class ConfirmStep(MapStep):
         games, prompts = self.config.table.games(), []
         attempts = read_attempts(run)
         for i, row in enumerate(states.iter_rows(named=True)):
-            game, state = games[row["condition"]], self._state(attempts, row)
-            given = player.prompt(game.observe(state))
-            tokens = prompt_tokens(player.model, given)
-            one = Prompt(
-                id=f"{i:03d}",
-                text=game.observe(state),
-                n_tokens=len(tokens),
-                tokens=list(tokens),
-            )
-            prompts.append(one)
+            _, _, text = self._decision(games, attempts, row)
+            tokens = list(prompt_tokens(player.model, player.prompt(text)))
+            prompts.append(Prompt(id=f"{i:03d}", text=text, n_tokens=len(tokens), tokens=tokens))
         echoes = next(iter(games.values())).echoes
         config = self._config(saes, conditions, prompts, echoes)
         return SweepStep(self.config.model, self.config.shape, config)
@@ -149,10 +142,14 @@ class ConfirmStep(MapStep):
         """The first held-out states: the shortlist was not chosen on them."""
         return DosesStep(self.config).states(run).head(self.config.patch.confirm.prompts)
 
-    def _state(self, attempts: pl.DataFrame, row: dict[str, object]) -> State:
-        game = self.config.table.games()[str(row["condition"])]
+    def _decision(
+        self, games: Mapping[str, Game], attempts: pl.DataFrame, row: Mapping[str, object]
+    ) -> tuple[Game, State, str]:
+        """The game of a recorded decision, its state, and what was asked."""
+        game, number = games[str(row["condition"])], int(str(row["decision"]))
         log = attempts.filter((pl.col("game") == row["game"]) & (pl.col("arm") == row["arm"]))
-        return state_before(self.config, game, log, int(str(row["decision"])))
+        state = state_before(self.config, game, log, number)
+        return game, state, prompt_of(self.config, game, log, number, state)
 
     def _read(self, run: Run, cells: pl.DataFrame) -> pl.DataFrame:
         """What every text says: `is_stop`, `bet` (dollars, 0 for a stop), `is_read`."""
@@ -160,7 +157,7 @@ class ConfirmStep(MapStep):
         found = []
         states = self._states(run).to_dicts()
         for i, row in enumerate(states):
-            game, state = games[row["condition"]], self._state(attempts, row)
+            game, state, _ = self._decision(games, attempts, row)
             offer = game.legal(state)
             for cell in cells.filter(pl.col("prompt") == f"{i:03d}").iter_rows(named=True):
                 reading = game.read(cell["text"], state)

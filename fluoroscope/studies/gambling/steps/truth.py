@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import polars as pl
 
@@ -47,11 +46,6 @@ class TruthStep(MapStep):
     """One shard for what was declared, and one for how the games were played."""
 
     name = TRUTH
-    n_pairs: ClassVar[int] = 64
-    """Pairs of prompts that a latent is judged by."""
-
-    n_stated: ClassVar[int] = 4096
-    """Games of the stated player, so that what it does on average is known well."""
 
     def __init__(self, config: GamblingConfig) -> None:
         self.config = config
@@ -83,7 +77,7 @@ class TruthStep(MapStep):
         repetitions = self.config.play.repetitions
         measured = game_metrics(read_attempts(run), read_games(run))
         seats = make_seats(self.config, range(repetitions))
-        times = min(STATED_TIMES, math.ceil(self.n_stated / len(seats)))
+        times = min(STATED_TIMES, math.ceil(STATED_GAMES / len(seats)))
         again = [
             # The same luck; only the player's own choices are drawn anew.
             replace(seat, key=f"{seat.key}-{i}", repetition=seat.repetition + i * repetitions)
