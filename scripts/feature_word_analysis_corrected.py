@@ -21,7 +21,7 @@ def main() -> None:
     parser = seed_parser(str(__doc__))
     add_layers(parser, 25, 31)
     parser.add_argument("--split", choices=["active", "median"], default="active")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     run_and_write(words(options), options.out, contents)
 
 

@@ -23,7 +23,7 @@ def main() -> None:
     parser = seed_parser(str(__doc__))
     add_layers(parser, 1, 31)
     parser.add_argument("--games", type=int, default=50, help="games that are followed")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     run_and_write(words(options), options.out, contents)
 
 

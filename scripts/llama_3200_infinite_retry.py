@@ -21,7 +21,7 @@ RETRIES = {"play.retries.only_empty": "true", "play.retries.max_attempts": 1000}
 
 
 def main() -> None:
-    options = seed_parser(str(__doc__), LLAMA).parse_args()
+    options = seed_parser(str(__doc__), LLAMA).parse_intermixed_args()
     run_and_write(words(options), options.out, contents)
 
 

@@ -25,7 +25,7 @@ from fluoroscope.studies.gambling.seed_files.writing import features_name, patch
 def main() -> None:
     parser = seed_parser(str(__doc__))
     add_layers(parser, 1, 31)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     run_and_write(words(options), options.out, lambda run: contents(run, options))
 
 

@@ -10,7 +10,15 @@ from fluoroscope.models.decode_rows import DecodeRows, NewRow
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.memory import affordable_rows
 from fluoroscope.models.pooled import PooledCaptures, Seen
-from fluoroscope.models.prefill import PIECE, Filled, Job, batches, prefill, shortened
+from fluoroscope.models.prefill import (
+    PIECE,
+    Filled,
+    Job,
+    batches,
+    prefill,
+    shortened,
+    token_budget,
+)
 from fluoroscope.models.prompt_sharing import MIN_ROWS, MIN_TOKENS, Cell, Tokens, make_cells
 from fluoroscope.models.requests import Prepared
 from fluoroscope.models.row_cache import Segment
@@ -125,9 +133,11 @@ class Decoding:
         while self._cells and sum(len(cell.requests) for cell in cells) < n_rows:
             cells.append(self._cells.popleft())
         self._read_segments(cells)
+        # Those that have as much left to read side by side, so that little of a pass is padding.
+        cells.sort(key=lambda cell: len(cell.prompt) - cell.n_shared)
         begun = [shortened(self._reader, self._job(cell)) for cell in cells]
         jobs = [job for job, _ in begun]
-        for part in batches([job.n_tokens for job in jobs]):
+        for part in self._batches(jobs):
             filled = prefill(self._reader, jobs[part])
             filled.fired.add_(filled.fired.new_tensor([n_edits for _, n_edits in begun[part]]))
             seen = self._pooled.take()
@@ -147,14 +157,18 @@ class Decoding:
         wanted = {cell.shared: cell for cell in cells if cell.n_shared}
         self._segments = {t: s for t, s in self._segments.items() if t in wanted}
         new = [cell for tokens, cell in wanted.items() if tokens not in self._segments]
+        new.sort(key=lambda cell: cell.n_shared)
         whole = [Job(cell.requests[0], cell.prompt, 0, cell.n_shared) for cell in new]
         # Nothing is edited in what cells share.
         jobs = [shortened(self._reader, job)[0] for job in whole]
-        for part in batches([job.n_tokens for job in jobs]):
+        for part in self._batches(jobs):
             filled = prefill(self._reader, jobs[part])
             for row, job in enumerate(jobs[part]):
                 segment = filled.cache.segment(row, job.n_tokens, job.segment)
                 self._segments[job.prompt[: job.stop]] = segment
+
+    def _batches(self, jobs: Sequence[Job]) -> Iterator[slice]:
+        return batches([job.n_tokens for job in jobs], token_budget(self._model.device))
 
 
 def _is_worth_sharing(cell: Cell) -> bool:

@@ -12,8 +12,9 @@ from fluoroscope.models.passes import Pass
 from fluoroscope.models.row_cache import Layout, RowCache, Segment
 from fluoroscope.models.row_reader import RowReader, group_rows
 
-TOKEN_BUDGET = 4096
-"""Tokens of one pass over prompts, padding included, which bounds its memory."""
+TOKEN_BUDGET, CPU_TOKEN_BUDGET = 4096, 1024
+"""Tokens of one pass over prompts, padding included, which bounds its memory. On a CPU a token
+costs more once the activations of a pass leave the cache."""
 
 PIECE = 1024
 """Tokens of one prompt that are read in one pass."""
@@ -45,7 +46,11 @@ class Filled:
     fired: Int[Tensor, " jobs"]
 
 
-def batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> Iterator[slice]:
+def token_budget(device: torch.device) -> int:
+    return CPU_TOKEN_BUDGET if device.type == "cpu" else TOKEN_BUDGET
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[slice]:
     """Consecutive jobs whose padded rectangle has at most `budget` tokens, but one job at least."""
     if not lengths:
         return

@@ -72,11 +72,12 @@ def prompt_tokens(model: LanguageModel, prompt: str | Sequence[int]) -> tuple[in
             f"The prompt {shown} has {len(found)} tokens, and {model.name} reads at most "
             f"{context}{reason}. Shorten it; nothing is cut silently."
         )
-    wrong = [token for token in found if not 0 <= token < model.vocab_size]
+    vocab_size = model.vocab_size
+    wrong = [token for token in found if not 0 <= token < vocab_size]
     if wrong:
         raise ModelError(
             f"The prompt {shown} has the token {wrong[0]}; {model.name} has tokens 0 to "
-            f"{model.vocab_size - 1}."
+            f"{vocab_size - 1}."
         )
     return found
 

@@ -23,9 +23,9 @@ from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.sae.base import SparseAutoencoder
 from fluoroscope.sae.latent_edits import (
+    N_CANDIDATES,
     ReconstructionOnly,
     SetLatent,
-    SetRandomLatent,
     latent_block,
 )
 from fluoroscope.sae.thresholded import ThresholdedSAE
@@ -150,18 +150,22 @@ def control_directions(
     sae: SparseAutoencoder, latent: int, n: int, seed: int, density: Float[Tensor, " s"]
 ) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, "n d_model"]]:
     """Decoders of `n` random latents that are as often active, and `n` random directions."""
-    edit = SetLatent(sae, latent, 0.0)
-    chosen: list[int] = []
-    attempt = 0
-    # Different ones, as far as there are: an SAE may have few that live.
-    while len(chosen) < n and attempt < 50 * n:
-        other = SetRandomLatent(edit, seed * 1_000_003 + attempt, density).others[0]
-        attempt += 1
-        if other not in chosen:
-            chosen.append(other)
+    if n >= sae.d_sae:
+        raise InterventionError(
+            f"{n} other latents beside each were asked for as controls, and the SAE of "
+            f"{sae.hook_point} has {sae.d_sae} in all. Ask for fewer."
+        )
+    logs = density.double().clamp(min=1e-12).log()
+    distance = (logs - logs[latent]).abs()
+    distance[latent] = torch.inf
+    n_near = min(max(n, N_CANDIDATES), sae.d_sae - 1)
+    # All that are as near as the last of them: which of equals comes first means nothing.
+    near = torch.where(distance <= distance.sort().values[n_near - 1])[0]
+    draw = torch_stream(seed, "control latents", str(sae.hook_point), latent)
+    chosen = near[torch.randperm(len(near), generator=draw)[:n]]
     luck = torch_stream(seed, "control directions", str(sae.hook_point), latent)
     random = torch.randn(n, sae.d_model, generator=luck)
-    return sae.W_dec.detach()[chosen].cpu(), random
+    return sae.W_dec.detach().cpu()[chosen], random
 
 
 def reconstruction(sae: SparseAutoencoder, point: HookPoint) -> Edits:

@@ -103,12 +103,13 @@ def _decide(
     own = game.observe(state)
     for attempt in range(1, retries.max_attempts + 1):
         prompt = own + (game.reminder(state) if attempt > 1 and retries.remind else "")
-        # Arms and conditions of one repetition draw their tokens by the same numbers.
-        seed = derive_seed(seat.seed, "play", seat.repetition, state.n_decisions, attempt)
+        # Each game draws its tokens by numbers of its own; arms of a game by the same.
+        names = ("play", seat.condition, seat.repetition, state.n_decisions, attempt)
+        seed = derive_seed(seat.seed, *names)
         reply = yield Ask(seat.key, prompt, seed, game.echoes, attempt)
         reading = game.read(reply.text, state) if not reply.error else Reading(None)
         settled = settle(reading, offer, retries.min_confidence)
-        problem = _problem(reply, settled.problem, reading.is_open)
+        problem = problem_of(reply, settled.problem, is_open=reading.is_open)
         row = {
             **_about(seat, state),
             "attempt": attempt,
@@ -136,7 +137,8 @@ def _decide(
     return game.skip(state, retries.max_skips)
 
 
-def _problem(reply: Reply, unsettled: str, is_open: bool) -> str:
+def problem_of(reply: Reply, unsettled: str, *, is_open: bool) -> str:
+    """Why a reply is not played; nothing if it is."""
     if reply.error:
         return f"error: {reply.error}"
     if len(reply.text.strip()) < 1:

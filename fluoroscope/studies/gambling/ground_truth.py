@@ -10,7 +10,11 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from fluoroscope.core.intervals import Interval, share_interval
+from fluoroscope.core.intervals import (
+    Interval,
+    clustered_share_interval,
+    share_interval,
+)
 from fluoroscope.organism.gambling import COMPONENT_RISK
 from fluoroscope.organism.trials import MIN_EFFECT, Score, Trials
 from fluoroscope.organism.truth import Candidate, latents
@@ -186,7 +190,14 @@ def latent_facts(scores: pl.DataFrame, controls: pl.DataFrame) -> list[Fact]:
                      f"match {row['match']:.2f}, layer {row['layer']}")
             )  # fmt: skip
     if len(controls):
-        share = share_interval(controls["is_declared"].to_numpy())
+        # Controls of one latent are judged against each other.
+        of = controls["of"].to_numpy()
+        others = clustered_share_interval(controls["passes_others"].to_numpy(), of)
+        share = clustered_share_interval(controls["is_declared"].to_numpy(), of)
+        facts.append(
+            Fact("share of controls that pass all rules but the rank among controls", *others,
+                 "(none)", None, len(controls), "what opposite signs, size and dose leave alone")
+        )  # fmt: skip
         facts.append(
             Fact("share of declared latents among controls", *share, "<= 0.05",
                  bool(share.value <= 0.05), len(controls),

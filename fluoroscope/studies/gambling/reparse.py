@@ -4,6 +4,7 @@ import polars as pl
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.studies.gambling.config import GamblingConfig
+from fluoroscope.studies.gambling.episodes import Reply, problem_of
 from fluoroscope.studies.gambling.reading import GRAMMAR, settle
 from fluoroscope.studies.gambling.situations import state_before
 
@@ -35,11 +36,13 @@ def reread(
             state = states[row["decision"]]
             reading = game.read(row["response"], state)
             settled = settle(reading, game.legal(state), least)
-            action = settled.action
+            reply = Reply(row["response"], row["finish"])
+            problem = problem_of(reply, settled.problem, is_open=reading.is_open)
+            action = None if problem else settled.action
             kind = None if action is None else action.kind
             amount = None if action is None else action.amount
             is_same = kind == row["action"] and amount == row["amount"]
-            new = (reading.rule, reading.confidence, kind, amount, settled.problem, is_same)
+            new = (reading.rule, reading.confidence, kind, amount, problem, is_same)
             rows.append((*(row[name] for name in _SHOWN), GRAMMAR, *new))
     kinds = {name: attempts.schema[name] for name in _SHOWN}
     schema = {

@@ -29,7 +29,8 @@ def add_patched_games(report: Report, run: Run) -> None:
         "is written, through whole games on the luck of the games without; `random` changes as "
         "much along another latent, `reconstruction` puts the SAE's output in place of the "
         "activation. Differences are paired by condition and repetition, intervals and exact p "
-        "over repetitions, q over the table."
+        "over repetitions, q over the table. Repetitions that were held out from the search come "
+        "first."
     )
     effects = arm_effects(game_metrics(attempts, games), _METRICS)
     panels: dict[str, list[Mark]] = {}

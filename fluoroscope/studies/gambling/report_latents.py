@@ -54,6 +54,12 @@ def add_contrast(report: Report, run: Run) -> None:
         f"length of the prompt, {n_different:,} differ (`q_score`), and {n_again:,} do so again in "
         "games that were held out. What a latent goes with is no cause; see the next section."
     )
+    if len(tested) and tested["q_score"].is_nan().all():
+        report.text(
+            "**Here these facts alone tell bankrupt games from safe ones**, as where all who stop "
+            "do so at once: what a latent adds to them cannot be told, and none is called "
+            "different."
+        )
     order = np.minimum(300, -np.log10(np.maximum(tested["p_welch"].to_numpy(), 1e-300)))
     labels = [
         f"{p} latent {j}" for p, j in zip(tested["hook_point"], tested["latent"], strict=True)
@@ -91,7 +97,7 @@ def add_contrast(report: Report, run: Run) -> None:
         best = best.filter(pl.col("cohen_d").is_not_nan()).head(20)
         kept = [name for name in _COLUMNS if name in best.columns]
         formats = {name: kind for name, kind in _SMALL.items() if name in kept}
-        caption = "Decisions to stop (in) against decisions to bet (out), all rounds."
+        caption = "Decisions to stop (in) against decisions to bet (out), all that were recorded."
         report.table("decision_contrast", _no_nan(best.select(kept)), caption, formats)
     write_parquet(run.folder / "tables" / "latents.parquet", found)
 
@@ -111,9 +117,10 @@ def add_causes(report: Report, run: Run, config: GamblingConfig) -> None:
         f"{len(states)} game states of as many games; the probabilities of stopping and betting "
         "are exact, nothing is sampled. The SAE's error is kept. A latent is **causal** if its "
         "two means push in opposite directions, their difference survives Benjamini-Hochberg over "
-        f"all that were screened, is at least {patch.min_effect:g}, exceeds 95 % of "
-        f"{patch.controls} random latents and of as many random directions with as much change, "
-        "follows the dose over five values, and all of this holds in states of held-out games. "
+        f"all that were screened, is at least {patch.min_effect:g}, ranks above {patch.controls} "
+        f"random latents and as many random directions with as much change (p <= {patch.alpha:g}), "
+        "follows the dose over five values, and has the same sign, at least half the size and a q "
+        f"below {patch.alpha:g} in states of repetitions that were held out. "
         f"**{int(table['is_causal'].sum())} of {n_screened:,} are.** The model puts {legible:.1%} "
         "on stop and bet together."
         + (
@@ -126,8 +133,8 @@ def add_causes(report: Report, run: Run, config: GamblingConfig) -> None:
     columns = (
         "hook_point", "latent", "mean_out", "mean_in", "safe_effect", "bankrupt_effect", "effect",
         "held_out_effect", "held_out_effect_low", "held_out_effect_high", "random_latents_95",
-        "random_directions_95", "dose_rho", "q", "is_opposite", "is_large", "exceeds_controls",
-        "follows_dose", "replicates", "is_causal",
+        "random_latents_p", "random_directions_95", "random_directions_p", "dose_rho", "q",
+        "is_opposite", "is_large", "exceeds_controls", "follows_dose", "replicates", "is_causal",
     )  # fmt: skip
     amounts = pl.read_parquet(run.step_folder(DOSES) / AMOUNTS)
     joined = causal.select(columns).join(
@@ -219,7 +226,8 @@ def add_sampled(report: Report, run: Run) -> None:
         "The same patches, with texts that are written and read as in a game: on the same luck as "
         "without, beside random latents and the reconstruction. What cannot be read counts as no "
         "stop, and is shown (`unread`). p is McNemar's, exact; of bets Mann and Whitney's; q over "
-        "latents."
+        "latents. Texts of one prompt are taken for independent, so this holds for these prompts, "
+        "on which the latents were judged too: it checks the exact numbers, and replicates nothing."
     )
     effects = pl.read_parquet(file).drop("cell")
     report.table(

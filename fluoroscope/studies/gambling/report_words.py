@@ -28,7 +28,8 @@ def add_words(report: Report, run: Run) -> None:
     report.text(
         "A reply counts a word once. **Observed**: replies with the latent active at the end of "
         "their prompt against as many without that made the same decision; one reply a game. "
-        "**Interventional**: replies under a patch against those of the same luck without. "
+        "**Interventional**: replies under a patch against those of the same luck without, to a "
+        "few prompts, for which they hold. "
         "Log-odds have an informative Dirichlet prior; p is exact, q after Benjamini-Hochberg over "
         "all words of all latents. The two lists answer different questions and are kept apart."
     )
@@ -37,7 +38,10 @@ def add_words(report: Report, run: Run) -> None:
     captions = {
         OBSERVED: ("words_observed", "Words of replies with the latent active."),
         INTERVENTIONAL: ("words_interventional", "Words that a patch brings or takes away."),
-        GROUPS: ("words_bankrupt", "Last replies of bankrupt games against safe ones."),
+        GROUPS: (
+            "words_bankrupt",
+            "The last bet of bankrupt games against that of safe ones; one reply a game.",
+        ),
     }
     for file, (name, caption) in captions.items():
         table = tables[file]

@@ -1,8 +1,9 @@
 """The settings of the study's parts; this module is free of torch."""
 
+import math
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from fluoroscope.core.config import Config
 from fluoroscope.models.sampling_config import SamplingConfig
@@ -66,7 +67,8 @@ class ContrastSettings(Config):
     """`adjusted_d` is given balance, round, bet type, components, last outcome and length."""
 
     discovery: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the games that latents are chosen on; the others replicate."""
+    """Share of the repetitions whose games latents are chosen on; the others replicate. Below 10
+    repetitions on a side there is too little luck for tests over repetitions."""
 
     permutations: NonNegativeInt = 200
     """Shuffles of the outcomes, within conditions, for the null."""
@@ -90,7 +92,7 @@ class ConfirmSettings(Config):
 
 
 class PatchSettings(Config):
-    """Which latents cause the decision; see docs/decisions/causal.md."""
+    """Which latents cause the decision; see docs/decisions/causal-latents.md."""
 
     positions: str = "LAST | GENERATED"
     """Where latents are set: at the last token of the prompt and all that is written."""
@@ -98,10 +100,10 @@ class PatchSettings(Config):
     criterion: Literal["sound", "seed"] = "sound"
     """`seed` is the sign rule of the original on its two fixed prompts, for comparison."""
 
-    states: PositiveInt = 96
+    states: int = Field(default=96, ge=10)
     """Game states of the discovery half that all latents are screened on."""
 
-    held_out_states: PositiveInt = 96
+    held_out_states: int = Field(default=96, ge=10)
     """Of the other half: doses, controls and replication of the shortlist."""
 
     states_per_shard: PositiveInt = 12
@@ -110,7 +112,8 @@ class PatchSettings(Config):
     """Latents with the largest effects that go on to doses and controls."""
 
     controls: PositiveInt = 20
-    """Random latents, as often active, and random directions, for each of the shortlist."""
+    """Random latents, as often active, and random directions, for each of the shortlist; a latent
+    must be larger than all of 20, or all but one of 40 (its rank must have p <= alpha)."""
 
     min_effect: float = Field(default=0.02, ge=0, le=1)
     """Least change of the probability of stopping between the two population means."""
@@ -125,6 +128,16 @@ class PatchSettings(Config):
     """Of an organism: pairs of prompts that what is declared causal is judged on."""
 
     confirm: ConfirmSettings = ConfirmSettings()
+
+    @model_validator(mode="after")
+    def _controls_can_be_exceeded(self) -> "PatchSettings":
+        # A control is judged against one fellow less.
+        if self.controls * self.alpha < 1:
+            raise ValueError(
+                f"among controls={self.controls} no rank has p <= alpha={self.alpha:g}, so nothing "
+                f"could be called causal; take {math.ceil(1 / self.alpha)} or more"
+            )
+        return self
 
 
 class GamesSettings(Config):
@@ -146,8 +159,8 @@ class GamesSettings(Config):
 class PathwaySettings(Config):
     """How the decision forms from layer to layer."""
 
-    games: PositiveInt = 50
-    """Whole games that are followed, as the seed did."""
+    games: NonNegativeInt = 50
+    """Whole games that are followed, as the seed did; 0 leaves the pathway out."""
 
     latents_per_layer: PositiveInt = 8
     edges: PositiveInt = 24

@@ -85,13 +85,15 @@ def codes(values: pl.Series) -> Int[np.ndarray, " n"]:
 
 
 def one_decision_a_game(states: pl.DataFrame, n: int, seed: int, *names: str) -> pl.DataFrame:
-    """`n` decisions of as many games, at most; every condition in turn, games at random, and a
-    random decision of each, so that no game counts twice.
+    """`n` decisions of as many games, at most; every repetition in turn, games at random, and a
+    random decision of each that may be a stop, so that no game counts twice.
     """
     random = stream(seed, "states", *names)
+    is_in_hand = pl.col("action").is_in(["hit", "stand"]).fill_null(value=False)
+    states = states.filter(~is_in_hand)
     shuffled = states.with_columns(pl.Series("_luck", random.random(len(states))))
     one = shuffled.sort("_luck").unique("game", keep="first", maintain_order=True)
-    turn = pl.col("_luck").rank("ordinal").over("condition")
+    turn = pl.col("_luck").rank("ordinal").over("repetition")
     # Equal prompts would be the same measurement twice.
     chosen = one.with_columns(turn.alias("_turn")).sort("_turn", "_luck")
     return chosen.unique("row", keep="first", maintain_order=True).head(n).drop("_luck", "_turn")

@@ -8,6 +8,7 @@ from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.registry import nearest
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import fingerprints
+from fluoroscope.interventions.positions import GENERATED, LAST, Positions
 from fluoroscope.models.hub import model_fingerprint
 from fluoroscope.models.known_shapes import known_config
 from fluoroscope.models.loading import load_tokenizer
@@ -17,11 +18,12 @@ from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
 from fluoroscope.steps.known_releases import sketched_saes
 from fluoroscope.steps.models import resolve_model, sketched_model
-from fluoroscope.steps.sae_sources import find_saes
+from fluoroscope.steps.sae_sources import SAEChoice, find_saes
 from fluoroscope.studies.gambling.config import GamblingConfig, Subject, Table
 from fluoroscope.studies.gambling.games import GAMES
 from fluoroscope.studies.gambling.report import write_report
 from fluoroscope.studies.gambling.seed_files.games import log_files
+from fluoroscope.studies.gambling.seed_rule import PARTS, seed_states
 from fluoroscope.studies.gambling.spec import GamblingSpec, GameSpec
 from fluoroscope.studies.gambling.steps.confirm import ConfirmStep
 from fluoroscope.studies.gambling.steps.latents import ContrastStep, LatentsStep
@@ -33,6 +35,8 @@ from fluoroscope.studies.gambling.steps.screen import DosesStep, ScreenStep
 from fluoroscope.studies.gambling.steps.seed_rule import SeedRuleStep
 from fluoroscope.studies.gambling.steps.truth import TruthStep
 from fluoroscope.studies.gambling.steps.words import WordsStep
+
+_SCREENED = (set(LAST.parts), set((LAST | GENERATED).parts))
 
 
 class GamblingStudy(Study[GamblingSpec, GamblingConfig]):
@@ -49,9 +53,20 @@ class GamblingStudy(Study[GamblingSpec, GamblingConfig]):
     def _config(
         self, spec: GamblingSpec, subject: Subject, *, is_sketch: bool = False
     ) -> GamblingConfig:
+        if spec.record.decisions == "last" and spec.contrast.decisions == "all":
+            raise ConfigError(
+                "contrast.decisions=all needs every decision, and record.decisions=last keeps the "
+                "last of each game; set record.decisions=all."
+            )
+        table = _table(spec, subject, is_sketch=is_sketch)
+        if spec.patch.criterion == "seed" and seed_states(table.games()) is None:
+            raise ConfigError(
+                "patch.criterion=seed needs the original's two prompts: game.name=slot_machine "
+                f"with the conditions variable-{PARTS} and fixed-{PARTS} among those played."
+            )
         return GamblingConfig(
             subject=subject,
-            table=_table(spec, subject, is_sketch=is_sketch),
+            table=table,
             play=spec.play,
             record=spec.record,
             contrast=spec.contrast,
@@ -128,7 +143,32 @@ def _subject(spec: GamblingSpec, *, is_sketch: bool = False) -> Subject:
     if source is not None and saes is None:
         saes = find_saes(source, points, model)
     saes = saes or []
+    _check_patches(spec, saes)
     return Subject(model=model, shape=shape, saes=saes)
+
+
+def _check_patches(spec: GamblingSpec, saes: Sequence[SAEChoice]) -> None:
+    """What steps behind hours of playing would refuse."""
+    if not saes:
+        return
+    sampling, confirm = spec.play.sampling, spec.patch.confirm
+    is_fixed = sampling.temperature == 0 or sampling.top_k == 1
+    if is_fixed and confirm.latents and confirm.trials > 1:
+        raise ConfigError(
+            f"play.sampling leaves nothing to chance, so all {confirm.trials} texts of a patch "
+            "would be one, counted as many; set patch.confirm.trials=1."
+        )
+    if set(Positions.parse(spec.patch.positions).parts) not in _SCREENED:
+        raise ConfigError(
+            f"patch.positions={spec.patch.positions!r}: effects are exact for LAST and for "
+            "LAST | GENERATED only."
+        )
+    n, least = max(spec.patch.controls, spec.pathway.controls), min(sae.d_sae for sae in saes)
+    if n >= least:
+        raise ConfigError(
+            f"patch.controls and pathway.controls must be below the {least} latents of the "
+            f"smallest SAE, got {n}."
+        )
 
 
 def _table(spec: GamblingSpec, subject: Subject, *, is_sketch: bool) -> Table:

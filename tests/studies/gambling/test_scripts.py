@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_defects_data import FirstSteps
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.runs.engine import execute
@@ -28,7 +29,7 @@ SMALL = [
     "game.rules.max_rounds=4", "contrast.permutations=0", "patch.states=4",
     "patch.held_out_states=10", "patch.shortlist=2", "patch.controls=2", "patch.confirm.latents=1",
     "patch.confirm.prompts=2", "patch.confirm.trials=3", "patch.confirm.random=1",
-    "games.repetitions=2", "games.conditions=2", "pathway.games=4", "pathway.states=2",
+    "games.latents=0", "pathway.games=4", "pathway.states=2",
     "pathway.shuffles=2", "words.latents=2", "words.min_texts=2",
 ]  # fmt: skip
 
@@ -82,7 +83,7 @@ def test_layers_that_are_none_are_refused():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_script_asks_for_settings_that_there_are(name):
     layers = [] if "3200" in name else ["--layer_start", "1", "--layer_end", "3"]
-    command = words(name, *ORGANISM, *layers, "seed=7")
+    command = words(name, "threads=1", *ORGANISM, *layers, "seed=7")
     overrides = [word for word in command if "=" in word]
     spec = study_spec("gambling", command[command.index("--preset") + 1], None, overrides)
     assert spec.model_dump()["model"]["source"] == "organism"
@@ -108,17 +109,17 @@ def run_script(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLUOROSCOPE_RUNS", str(tmp_path / "runs"))
 
-    def fluoro():
+    def fluoro(study):
         # What the command does, without a terminal.
         given = sys.argv
         preset, name = (given[given.index(f"--{option}") + 1] for option in ("preset", "name"))
         spec = study_spec("gambling", preset, None, [word for word in given if "=" in word])
-        execute(GamblingStudy(), spec, name)
+        execute(study(), spec, name)
         sys.exit(0)
 
-    monkeypatch.setattr(importlib.import_module("seed_command"), "fluoro", fluoro)
-
-    def run(name, *arguments):
+    def run(name, *arguments, study=GamblingStudy):
+        common = importlib.import_module("seed_command")
+        monkeypatch.setattr(common, "fluoro", lambda: fluoro(study))
         monkeypatch.setattr(sys, "argv", [name, *ORGANISM, *arguments])
         importlib.import_module(name).main()
         return capsys.readouterr().out
@@ -128,12 +129,13 @@ def run_script(tmp_path, monkeypatch, capsys):
 
 def test_games_that_a_script_played_are_games_that_can_be_brought(run_script, tmp_path):
     output = run_script(
-        "llama_3200_infinite_retry", "--out", "found", "game.conditions=[fixed-G,variable-GM]",
+        "llama_3200_infinite_retry", "--out", "found", "game.conditions=[fixed-BASE,fixed-G]",
         "play.repetitions=2", "play.repetitions_per_shard=2", "game.rules.max_rounds=6",
+        study=FirstSteps,
     )  # fmt: skip
     assert output.split()[-1] == "found/llama_3200_games.json"
     found = import_games(tmp_path / "found")
-    assert found.games["condition"].to_list() == ["fixed-G", "variable-GM"] * 2
+    assert found.games["condition"].to_list() == ["fixed-BASE", "fixed-G"] * 2
     assert found.attempts["prompt"].null_count() == 0
 
 
@@ -142,8 +144,9 @@ def test_all_results_of_the_plan_are_there_under_its_names(run_script, tmp_path)
     run_script("llama_3200_infinite_retry", "play.repetitions=4")
     games = tmp_path / "runs/llama_3200/seed_files/llama_3200_games.json"
     shared = ["--log", str(games), "--layer_start", "2", "--layer_end", "3", "--out", "found"]
+    # The same settings under one name are one run, which the second and third find done.
     for name in NAMES[:3]:
-        run_script(name, *shared, *SMALL)
+        run_script(name, *shared, "--name", "one", *SMALL)
     assert {path.name for path in (tmp_path / "found").iterdir()} == {
         "L2_3_features_FINAL.json",
         "multilayer_final_cpu.json",

@@ -223,8 +223,8 @@ def test_bet_statistics_are_those_of_the_seeds_code():
     assert found["safe_mean"] == 7.5
     assert found["safe_effect"] == 7.5 - 11
     assert found["bankrupt_effect"] == pytest.approx(130 / 3 - 11)
-    assert found["p_safe"] == ttest_ind(safe, baseline).pvalue
-    assert found["p_bankrupt"] == ttest_ind(bankrupt, baseline).pvalue
+    assert found["p_safe"] == pytest.approx(ttest_ind(safe, baseline).pvalue)
+    assert found["p_bankrupt"] == pytest.approx(ttest_ind(bankrupt, baseline).pvalue)
     assert [found[f"n_{name}"] for name in ("safe", "baseline", "bankrupt")] == [4, 5, 3]
 
 

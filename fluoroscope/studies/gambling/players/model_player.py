@@ -35,7 +35,7 @@ class ModelPlayer(Player):
         if chat and not getattr(model.tokenizer, "chat_template", None):
             raise ConfigError(
                 f"The tokenizer of {model.name} has no chat template; it is a base model. Use "
-                "player.chat=false."
+                "play.chat=false."
             )
         if (edits is None) != (positions is None):
             raise ConfigError("Edits need positions, and positions edits.")

@@ -27,6 +27,7 @@ from fluoroscope.steps.sweep_config import Condition, Prompt, SweepConfig, Swept
 from fluoroscope.steps.sweep_cost import sweep_cost
 from fluoroscope.steps.sweep_settings import SweepControls, SweepTexts
 from fluoroscope.studies.gambling.config import GamblingConfig
+from fluoroscope.studies.gambling.episodes import Reply, problem_of
 from fluoroscope.studies.gambling.games.base import Game, State
 from fluoroscope.studies.gambling.reading import settle
 from fluoroscope.studies.gambling.situations import prompt_of, state_before
@@ -127,7 +128,8 @@ class ConfirmStep(MapStep):
             prompts=list(prompts),
             positions=self.config.patch.positions,
             texts=SweepTexts(
-                trials=confirm.trials,
+                # Without chance there is one text.
+                trials=1 if play.sampling.temperature == 0 else confirm.trials,
                 max_tokens=play.max_tokens,
                 stop=list(echoes),
                 may_echo=True,
@@ -139,7 +141,9 @@ class ConfirmStep(MapStep):
         )
 
     def _states(self, run: Run) -> pl.DataFrame:
-        """The first held-out states: the shortlist was not chosen on them."""
+        """The first held-out states: the shortlist was not chosen on them, though which of it are
+        causal was decided on them too.
+        """
         return DosesStep(self.config).states(run).head(self.config.patch.confirm.prompts)
 
     def _decision(
@@ -161,7 +165,10 @@ class ConfirmStep(MapStep):
             offer = game.legal(state)
             for cell in cells.filter(pl.col("prompt") == f"{i:03d}").iter_rows(named=True):
                 reading = game.read(cell["text"], state)
-                action = settle(reading, offer, self.config.play.retries.min_confidence).action
+                settled = settle(reading, offer, self.config.play.retries.min_confidence)
+                reply = Reply(cell["text"], cell["finish"])
+                is_played = not problem_of(reply, settled.problem, is_open=reading.is_open)
+                action = settled.action if is_played else None
                 is_open = offer.low != offer.high
                 found.append(
                     (

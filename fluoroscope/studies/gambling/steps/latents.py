@@ -8,21 +8,25 @@ contrast/null.parquet          the largest statistic under shuffled outcomes
 contrast/selected.parquet      the latents that are screened
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.sparse import csc_array, csr_array, vstack
 from torch import Tensor
 
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json, write_parquet
 from fluoroscope.core.tensors import read_tensors, write_tensors
-from fluoroscope.features.contrasts import Rows, contrasts, top_latents
+from fluoroscope.features.cluster_robust import is_explained
+from fluoroscope.features.contrasts import MIN_CLUSTERS, Rows, contrasts, top_latents
 from fluoroscope.features.permutation import family_wise, permutation_null, split_by_cluster
+from fluoroscope.features.rows import orthonormal_basis
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.steps.models import load_model
@@ -43,6 +47,8 @@ FOUND, DECISION, NULL, SELECTED = (
 )  # fmt: skip
 _FILE, _PROVENANCE = "latents.safetensors", "provenance.json"
 _ROWS = 512
+_ADJUSTED = ("adjusted_d", "adjusted_se", "adjusted_t", "_adjusted", "score_z", "_score")
+_ALPHA = 0.05
 MIN_GAMES = 10
 """Games of each kind, in each half, below which there is nothing to contrast."""
 
@@ -132,12 +138,12 @@ class ContrastStep(MapStep):
         rows, states = self._rows(run, is_decision=is_decision)
         chosen = states["is_discovery"].to_numpy() ^ (shard.key == "replication")
         file = context.folder / FOUND
-        if not _is_enough(rows.take(chosen)):
+        if not _is_enough(states.filter(chosen), rows.group[chosen]):
             write_parquet(file, pl.DataFrame(schema=_EMPTY))
             return
         latents = self._latents(run, states["row"].to_numpy()[chosen])
         if shard.key != "null":
-            write_parquet(file, contrasts(latents, rows.take(chosen)))
+            write_parquet(file, _contrasted(latents, rows.take(chosen)))
         elif self.config.contrast.permutations:
             n, seed = self.config.contrast.permutations, self.config.seed
             write_parquet(file, permutation_null(latents, rows.take(chosen), n, seed))
@@ -173,7 +179,9 @@ class ContrastStep(MapStep):
         settings = self.config.contrast
         states = discovery_states(run, self.config)
         if is_decision:
-            kept = states.filter(pl.col("action").is_not_null())
+            # Within a hand of cards, standing is no stop and hitting no bet.
+            known = pl.col("action").is_not_null() & ~pl.col("action").is_in(["hit", "stand"])
+            kept = states.filter(known)
             group = kept["action"] == "stop"
         else:
             kept = states.filter(pl.col("ending").is_in([BANKRUPT, SAFE]))
@@ -181,12 +189,12 @@ class ContrastStep(MapStep):
             group = kept["ending"] == BANKRUPT
         lengths = np.array([len(prompt) for prompt in read_prompts(run)])
         factors = self.config.table.factors()
-        rows = Rows(
-            group.to_numpy(),
-            codes(kept["game"]),
-            covariates(kept, lengths, factors),
-            codes(kept["condition"]),
-        )
+        given = covariates(kept, lengths, factors)
+        sides = kept.group_by("is_discovery").agg(pl.col("repetition").n_unique())
+        if min(sides["repetition"].to_list(), default=0) >= MIN_CLUSTERS:
+            return Rows(group.to_numpy(), codes(kept["repetition"]), given), kept
+        # Too few repetitions to be the unit: games are, and the report says so.
+        rows = Rows(group.to_numpy(), codes(kept["game"]), given, codes(kept["condition"]))
         return rows, kept
 
     def _latents(self, run: Run, rows: np.ndarray) -> dict[str, csc_array]:
@@ -197,17 +205,19 @@ class ContrastStep(MapStep):
 
 
 def discovery_states(run: Run, config: GamblingConfig) -> pl.DataFrame:
-    """All decisions, with `is_discovery`: whether their game is one that latents are found on."""
+    """All decisions, with `is_discovery`: whether their repetition is one that latents are found
+    on. No luck is on both sides.
+    """
 
     def split() -> pl.DataFrame:
         states = read_states(run)
         if not len(states):
             return states.with_columns(pl.lit(value=True).alias("is_discovery"))
+        # Conditions of a repetition share its luck, so that games of it are no news to each other.
         mask = split_by_cluster(
-            codes(states["game"]),
+            codes(states["repetition"]),
             config.contrast.discovery,
             config.seed,
-            codes(states["condition"]),
         )
         return states.with_columns(pl.Series("is_discovery", mask))
 
@@ -235,10 +245,26 @@ def read_selected(run: Run) -> pl.DataFrame:
     return pl.read_parquet(run.step_folder(CONTRAST) / SELECTED)
 
 
-def _is_enough(rows: Rows) -> bool:
-    n_in = len(np.unique(rows.cluster[rows.group]))
-    n_out = len(np.unique(rows.cluster[~rows.group]))
-    return min(n_in, n_out) >= MIN_GAMES
+def _is_enough(states: pl.DataFrame, group: Bool[np.ndarray, " n"]) -> bool:
+    games = states["game"]
+    return min(games.filter(side).n_unique() for side in (group, ~group)) >= MIN_GAMES
+
+
+def _contrasted(latents: dict[str, csc_array], rows: Rows) -> pl.DataFrame:
+    """`contrasts`, where a latent is only different if the clustered test says so as well: that
+    takes nothing for granted about how rows of a repetition go together.
+
+    Where the covariates tell the groups apart entirely, as when all who stop do so in the first
+    round, nothing is left to adjust: then no latent is called different.
+    """
+    if not is_explained(rows.group, orthonormal_basis(rows.covariates)):
+        found = contrasts(latents, rows)
+        is_clear = (pl.col("q_clustered") < _ALPHA).fill_null(value=False)
+        return found.with_columns(pl.col("is_different") & is_clear)
+    found = contrasts(latents, replace(rows, covariates=rows.covariates[:, :0]))
+    adjusted = [name for name in found.columns if name.endswith(_ADJUSTED)]
+    nothing = [pl.lit(math.nan).alias(name) for name in adjusted]
+    return found.with_columns(*nothing, pl.lit(value=False).alias("is_different"))
 
 
 def _with_replication(found: pl.DataFrame, again: pl.DataFrame) -> pl.DataFrame:
@@ -249,10 +275,13 @@ def _with_replication(found: pl.DataFrame, again: pl.DataFrame) -> pl.DataFrame:
             pl.lit(None, pl.Boolean).alias("replicates"),
         )
     other = again.select(
-        "hook_point", "latent", pl.col("cohen_d").alias("replicated_d"), again_p="p_score"
+        "hook_point",
+        "latent",
+        pl.col("cohen_d").alias("replicated_d"),
+        again_p=pl.max_horizontal(pl.col("p_score", "p_clustered").fill_nan(1)),
     )
     joined = found.join(other, on=["hook_point", "latent"], how="left", maintain_order="left")
-    same = (pl.col("cohen_d") * pl.col("replicated_d") > 0) & (pl.col("again_p") < 0.05)
+    same = (pl.col("cohen_d") * pl.col("replicated_d") > 0) & (pl.col("again_p") < _ALPHA)
     return joined.with_columns((pl.col("is_different") & same).alias("replicates")).drop("again_p")
 
 

@@ -26,7 +26,13 @@ from fluoroscope.studies.gambling.config import GamblingConfig
 from fluoroscope.studies.gambling.episodes import Seat, converse
 from fluoroscope.studies.gambling.logs import attempts_frame, games_frame
 from fluoroscope.studies.gambling.steps.confirm import BANKRUPT_MEAN, SAFE_MEAN
-from fluoroscope.studies.gambling.steps.latents import CONTRAST, LATENTS, density_of, read_latents
+from fluoroscope.studies.gambling.steps.latents import (
+    CONTRAST,
+    LATENTS,
+    density_of,
+    discovery_states,
+    read_latents,
+)
 from fluoroscope.studies.gambling.steps.play import (
     ATTEMPTS,
     GAMES_FILE,
@@ -37,6 +43,7 @@ from fluoroscope.studies.gambling.steps.play import (
     read_attempts,
     read_games,
 )
+from fluoroscope.studies.gambling.steps.record import RECORD
 from fluoroscope.studies.gambling.steps.screen import DOSES, leading
 
 PATCHED = "patched"
@@ -60,7 +67,7 @@ class PatchedGamesStep(MapStep):
     """Shards of some repetitions of one arm."""
 
     name = PATCHED
-    inputs = (PLAY, LATENTS, CONTRAST, DOSES)
+    inputs = (PLAY, RECORD, LATENTS, CONTRAST, DOSES)
 
     def __init__(self, config: GamblingConfig) -> None:
         self.config = config
@@ -83,16 +90,23 @@ class PatchedGamesStep(MapStep):
         )
 
     def shards(self, run: Run) -> Sequence[Shard]:
-        size = self.config.play.repetitions_per_shard
-        n = min(self.config.games.repetitions, self.config.play.repetitions)
+        size, chosen = self.config.play.repetitions_per_shard, self.repetitions(run)
         return [
             Shard(
                 f"{arm.name}-{start:05d}",
-                {"arm": arm._asdict(), "from": start, "to": min(start + size, n)},
+                {"arm": arm._asdict(), "repetitions": chosen[start : start + size]},
             )
             for arm in self.arms(run)
-            for start in range(0, n, size)
+            for start in range(0, len(chosen), size)
         ]
+
+    def repetitions(self, run: Run) -> list[int]:
+        """Held-out ones first: latents were not found on their luck."""
+        states = discovery_states(run, self.config)
+        found = set(states.filter("is_discovery")["repetition"].to_list())
+        every = range(self.config.play.repetitions)
+        order = sorted(every, key=lambda repetition: (repetition in found, repetition))
+        return sorted(order[: self.config.games.repetitions])
 
     def arms(self, run: Run) -> list[Arm]:
         """For each latent both means, as much along random latents, and the reconstruction."""
@@ -115,11 +129,10 @@ class PatchedGamesStep(MapStep):
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         arm = Arm(**shard.params["arm"])
-        repetitions = range(shard.params["from"], shard.params["to"])
         chosen = set(self._conditions())
         seats: list[Seat] = [
             replace(seat, arm=arm.name)
-            for seat in make_seats(self.config, repetitions)
+            for seat in make_seats(self.config, shard.params["repetitions"])
             if seat.condition in chosen
         ]
         player = model_player(run, self.config, context.device)
@@ -136,10 +149,10 @@ class PatchedGamesStep(MapStep):
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
         keys = [shard.key for shard in self.shards(run)]
         chosen = pl.col("condition").is_in(self._conditions())
-        first = pl.col("repetition") < self.config.games.repetitions
+        same = pl.col("repetition").is_in(self.repetitions(run))
         for name, whole in ((ATTEMPTS, read_attempts(run)), (GAMES_FILE, read_games(run))):
             frames = [pl.read_parquet(folder / "shards" / key / name) for key in keys]
-            write_parquet(folder / name, pl.concat([whole.filter(chosen & first), *frames]))
+            write_parquet(folder / name, pl.concat([whole.filter(chosen & same), *frames]))
 
     def _conditions(self) -> list[str]:
         names = list(self.config.table.conditions)

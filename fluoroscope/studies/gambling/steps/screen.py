@@ -66,6 +66,9 @@ CAUSAL, CONTROLS, CURVES, AMOUNTS = (
 )  # fmt: skip
 
 
+_MEASURED = ("latents", "random_latents", "random_directions")
+
+
 class _ScreeningStep(MapStep):
     """Shards of some game states each."""
 
@@ -172,7 +175,8 @@ class ScreenStep(_ScreeningStep):
             return
         baseline = stop_share(found["baseline"])[:, None]
         changes = [(stop_share(found[name]) - baseline).numpy() for name in ("safe", "bankrupt")]
-        table = screened_table(Screened(*changes))
+        cluster = states["repetition"].to_numpy()
+        table = screened_table(Screened(changes[0], changes[1], cluster))
         other = 1 - torch.stack([found["safe"], found["bankrupt"]]).sum(dim=-1)
         illegible = (other - (1 - found["baseline"].sum(dim=-1))[None, :, None]).mean(dim=(0, 1))
         table = table.with_columns(pl.Series("illegible", illegible.numpy()))
@@ -255,12 +259,11 @@ class DosesStep(_ScreeningStep):
             write_parquet(folder / CAUSAL, shortlist)
             return
         baseline = stop_share(found["baseline"])
-        doses = Doses(
-            *(
-                (stop_share(found[name]) - baseline.view(-1, *[1] * (found[name].ndim - 2))).numpy()
-                for name in Doses._fields
-            )
-        )
+        changes = [
+            (stop_share(found[name]) - baseline.view(-1, *[1] * (found[name].ndim - 2))).numpy()
+            for name in _MEASURED
+        ]
+        doses = Doses(changes[0], changes[1], changes[2], self.states(run)["repetition"].to_numpy())
         legible = float(found["baseline"].sum(dim=-1).mean())
         is_legible = legible >= self.config.patch.min_legible
         table = verdicts(shortlist, doses, self.config.patch, is_legible=is_legible)
@@ -304,7 +307,7 @@ def _dosed(
     """Probabilities of stop and bet: of the shortlist [latents, doses, 2] and of its controls
     [latents, controls, doses, 2]; and dollars and their probability [latents, 2, 2].
     """
-    found: dict[str, list[Tensor]] = {name: [] for name in (*Doses._fields, "bets")}
+    found: dict[str, list[Tensor]] = {name: [] for name in (*_MEASURED, "bets")}
     start = 0
     for name, mine in _by_point(shortlist):
         sae, point = saes[name], HookPoint(name)
@@ -374,7 +377,7 @@ def _curves(shortlist: pl.DataFrame, doses: Doses) -> pl.DataFrame:
     values = dose_values(shortlist).numpy()
     rows = []
     for i, row in enumerate(shortlist.iter_rows(named=True)):
-        mean, low, high, _ = mean_test(doses.latents[:, i])
+        mean, low, high, _ = mean_test(doses.latents[:, i], doses.cluster)
         control = np.quantile(np.abs(doses.random_latents[:, i].mean(axis=0)), 0.95, axis=0)
         for dose in range(N_DOSES):
             about = (row["hook_point"], row["latent"], dose, float(values[i, dose]))

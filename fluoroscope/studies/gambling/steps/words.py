@@ -2,7 +2,7 @@
 
 words/observed.parquet         replies with the latent active against matched ones without
 words/interventional.parquet   replies under a patch against those of the same luck without
-words/groups.parquet           last replies of bankrupt games against those of safe ones
+words/groups.parquet           last bets of bankrupt games against those of safe ones
 words/readings.parquet         a sentence or two on each latent
 """
 
@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from scipy.sparse import csc_array, hstack
 
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
 from fluoroscope.features.examples import logit_effects
@@ -69,18 +70,12 @@ class WordsStep(MapStep):
         folder = context.folder
         states = _replies(read_states(run), self._echoes())
         latents = self._latents(run)
-        words = (
-            WordCounts.of(states["reply"].to_list(), self.config.words.min_texts)
-            if len(states)
-            else None
-        )
-        has_words = words is not None and len(words.words) > 0
-        if not has_words or words is None:
+        if _counts(states["reply"].to_list(), self.config.words.min_texts) is None:
             context.sink.message("No word is in enough replies: there is nothing to compare.")
             for name in (OBSERVED, INTERVENTIONAL, GROUPS, READINGS):
                 write_parquet(folder / name, pl.DataFrame())
             return
-        observed = self._observed(run, states, words, latents)
+        observed = self._observed(run, states, latents)
         write_parquet(folder / OBSERVED, observed)
         write_parquet(folder / GROUPS, self._groups(states))
         write_parquet(folder / INTERVENTIONAL, self._interventional(run))
@@ -108,7 +103,6 @@ class WordsStep(MapStep):
         self,
         run: Run,
         states: pl.DataFrame,
-        words: WordCounts,
         latents: Sequence[tuple[str, int]],
     ) -> pl.DataFrame:
         """One reply of each game, as those of a game are not independent."""
@@ -120,8 +114,8 @@ class WordsStep(MapStep):
             csc_array(read_latents(run, self.config, point)[rows])[:, [latent]]
             for point, latent in latents
         ]
-        few = WordCounts.of(states["reply"].gather(chosen).to_list(), self.config.words.min_texts)
-        if not len(few.words):
+        few = _counts(states["reply"].gather(chosen).to_list(), self.config.words.min_texts)
+        if few is None:
             return pl.DataFrame()
         match = (
             list(zip(*(states[c].gather(chosen) for c in ("action", "bet_type")), strict=True))
@@ -140,20 +134,26 @@ class WordsStep(MapStep):
         )
 
     def _groups(self, states: pl.DataFrame) -> pl.DataFrame:
-        last = states.filter(pl.col("is_last") & pl.col("ending").is_in([BANKRUPT, SAFE]))
+        """The last reply of each game that was a bet: to compare stops with bets would only find
+        the words for them.
+        """
+        bets = states.filter(
+            (pl.col("amount") > 0) & pl.col("ending").is_in([BANKRUPT, SAFE])
+        ).sort("game", "decision")
+        last = bets.unique("game", keep="last", maintain_order=True)
         group = (last["ending"] == BANKRUPT).to_numpy()
-        if not group.any() or group.all():
+        counts = _counts(last["reply"].to_list(), self.config.words.min_texts)
+        if counts is None or not group.any() or group.all():
             return pl.DataFrame()
-        counts = WordCounts.of(last["reply"].to_list(), self.config.words.min_texts)
-        return group_words(counts, group) if len(counts.words) else pl.DataFrame()
+        return group_words(counts, group)
 
     def _interventional(self, run: Run) -> pl.DataFrame:
         cells = pl.read_parquet(run.step_folder(CONFIRM) / CELLS)
         if not len(cells):
             return pl.DataFrame()
         texts = [before_echo(text, self._echoes()) for text in cells["text"].to_list()]
-        counts = WordCounts.of(texts, self.config.words.min_texts)
-        if not len(counts.words):
+        counts = _counts(texts, self.config.words.min_texts)
+        if counts is None:
             return pl.DataFrame()
         numbered = cells.with_row_index("text_row").cast({"text_row": pl.Int64})
         base = numbered.filter(pl.col("kind") == "baseline").select(
@@ -210,6 +210,14 @@ def _strongest(states: pl.DataFrame, values: np.ndarray) -> str:
         f"{row['losses']} losses ({row['activation']:.3g})"
         for row in best.iter_rows(named=True)
     )
+
+
+def _counts(texts: Sequence[str], min_texts: int) -> WordCounts | None:
+    """None where no word is in enough of the texts."""
+    try:
+        return WordCounts.of(texts, min_texts)
+    except ConfigError:
+        return None
 
 
 def _spell(model: LanguageModel, ids: Sequence[int]) -> str:

@@ -1,0 +1,177 @@
+"""The tutorials and how-tos work as they stand: their commands and their Python are run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from fluoroscope.studies.gambling.games.base import Game, State, luck_tape, replay
+from fluoroscope.studies.gambling.reading import Action
+from fluoroscope.studies.settings import preset_files, study_spec
+
+ROOT = Path(__file__).resolve().parents[1]
+TUTORIAL = ROOT / "docs" / "tutorials" / "gambling.md"
+ADD_A_GAME = ROOT / "docs" / "how-to" / "add-a-game.md"
+QUICK = {"gambling/organism": "gambling/tiny"}
+"""Presets of the text -> those that take seconds."""
+
+_BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
+    """Language and text of every block of code in these languages."""
+    found = _BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [(language, text) for _, language, text in found if language in languages]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every `fluoro` line of a page."""
+    lines = [
+        line for _, text in blocks(page, "sh") for line in text.replace("\\\n", "").split("\n")
+    ]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [one[1:] for one in words if one and one[0].rpartition("/")[2] == "fluoro"]
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+class Done(NamedTuple):
+    run: Path
+    printed: list[str]
+    """By each block of the tutorial."""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Done:
+    """The tutorial from its first block to its last, as somebody who follows it would go."""
+    folder, printed, names = tmp_path_factory.mktemp("tutorial"), [], {}
+    environment = {**os.environ, "FLUOROSCOPE_RUNS": str(folder / "runs"), "COLUMNS": "120"}
+    for language, text in blocks(TUTORIAL, "sh", "python"):
+        if language == "sh":
+            printed.append("".join(run(line, folder, environment) for line in text.splitlines()))
+        else:
+            printed.append(execute(text, names, folder))
+    return Done(folder / "runs" / "gamble", printed)
+
+
+def run(line: str, folder: Path, environment: dict[str, str]) -> str:
+    program, *words = shlex.split(line, comments=True)
+    assert program == "fluoro"
+    words = [QUICK.get(word, word) for word in words]
+    command = [sys.executable, "-m", "fluoroscope", *words]
+    ended = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def execute(text: str, names: dict[str, object], folder: Path) -> str:
+    """Our own page: this is what it is tested for. Blocks share their names."""
+    with pytest.MonkeyPatch.context() as patched:
+        said: list[str] = []
+        patched.chdir(folder)
+        names["print"] = lambda *values: said.append(" ".join(str(value) for value in values))
+        exec(text, names)
+    return "\n".join(said)
+
+
+def test_the_tutorial_ends_in_a_report_with_the_sections_that_it_names(done):
+    report = (done.run / "report.html").read_text(encoding="utf-8")
+    for section in ("Ground truth", "Latents that cause the decision", "How replies were read"):
+        assert section in report
+
+
+def test_every_table_that_the_tutorial_names_is_there(done):
+    named = set(re.findall(r"`(tables/[\w.-]+)`", TUTORIAL.read_text(encoding="utf-8")))
+    assert len(named) >= 4
+    assert [name for name in sorted(named) if not (done.run / name).is_file()] == []
+
+
+def test_every_step_that_the_tutorial_names_is_one_and_none_is_missing(done):
+    rows = re.findall(r"^\| (`[^|]+`) \|", TUTORIAL.read_text(encoding="utf-8"), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == {file.parent.name for file in done.run.glob("*/done.json")}
+
+
+def test_replies_are_read_again_as_they_were_played(done):
+    table = next(text for text in done.printed if "is same" in text)
+    assert " yes " in table
+    assert " no " not in table
+
+
+def test_the_state_by_hand_is_stopped_in_as_often_as_the_world_says(done):
+    as_it_is, edited = done.printed[-1].splitlines()
+    assert abs(float(as_it_is.split()[-1]) - 1 / (1 + np.exp(0.4 + 2 * 1.2))) < 0.01
+    shares = [float(number) for number in re.findall(r"0\.\d+", edited)]
+    assert len(shares) == 5
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(0.21, abs=0.01)
+
+
+def test_a_latent_that_was_turned_down_is_a_cause_as_the_tutorial_says(done):
+    score = next(text for text in done.printed if text.startswith("Score("))
+    assert "matches=True" in score
+    assert "is_cause=True" in score
+    assert float(re.findall(r" effect=([\d.]+)", score)[0]) == pytest.approx(0.72, abs=0.03)
+
+
+def test_every_command_of_a_study_in_the_docs_has_settings_that_exist():
+    checked = 0
+    for page in pages():
+        for words in commands(page):
+            if words[0] not in ("run", "plan") or "gambling" not in words:
+                continue
+            presets = [words[i + 1] for i, word in enumerate(words) if word == "--preset"]
+            overrides = [word for word in words if re.match(r"[\w.]+=", word)]
+            study_spec("gambling", presets[0] if presets else None, None, overrides)
+            checked += 1
+    assert checked >= 10
+
+
+def test_every_preset_that_the_docs_name_is_there():
+    named = {
+        name
+        for page in pages()
+        for name in re.findall(r"`((?:gambling|dictionary)/[\w.-]+)`", page.read_text("utf-8"))
+    }
+    asked = {
+        words[i + 1]
+        for page in pages()
+        for words in commands(page)
+        for i, word in enumerate(words)
+        if word == "--preset"
+    }
+    assert sorted((named | asked) - set(preset_files())) == []
+
+
+def test_the_game_of_the_how_to_can_be_played_from_its_log():
+    (_, text), *_ = blocks(ADD_A_GAME, "python")
+    names: dict[str, object] = {}
+    exec(text, names)  # Our own page: this is what it is tested for.
+    kind = names["Dice"]
+    assert isinstance(kind, type)
+    assert issubclass(kind, Game)
+    rules = kind.rules_type()
+    conditions = kind.conditions(rules)
+    assert len(conditions) == 8
+    game = kind(rules, conditions["variable-GM"])
+    tape = luck_tape(kind, 0, 0, rules.max_rounds)
+    states = replay(game, [Action("bet", 10), Action("bet", 20), Action("stop")], tape, 3)
+    assert states[-1].outcome == "voluntary_stop"
+    wins = [one.won for one in states[-1].rounds]
+    assert wins == [bool(draw < 1 / 6) for draw in tape[:2, 0]]
+    assert game.read(game.observe(State(100)), State(100)).kind is None
+    # 5.4 dollars for a six, of six equal faces.
+    paid = [
+        game.step(State(100), Action("bet", 10), np.array([u])).balance for u in np.arange(6) / 6
+    ]
+    assert np.mean(paid) == pytest.approx(100 - 1)
