@@ -140,7 +140,7 @@ def control_verdicts(doses: Doses, settings: PatchSettings) -> pl.DataFrame:
 
 def _judged(
     own: Float[np.ndarray, "s v"],
-    fellows: list[Float[np.ndarray, " c"]],
+    fellows: list[Float[np.ndarray, " _"]],
     cluster: Int[np.ndarray, " s"] | None,
     settings: PatchSettings,
 ) -> tuple[float, bool, bool]:

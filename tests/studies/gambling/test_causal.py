@@ -12,6 +12,7 @@ from fluoroscope.studies.gambling.causal import (
     control_verdicts,
     dose_response,
     mean_test,
+    rank_p,
     screened_table,
     verdicts,
 )
@@ -53,7 +54,8 @@ def judged(
 def test_a_latent_that_passes_every_rule_is_causal():
     row = judged()
     rules = ("is_opposite", "is_significant", "is_large", "exceeds_controls", "follows_dose")
-    assert row["is_causal"] and all(row[rule] for rule in (*rules, "replicates"))
+    assert row["is_causal"]
+    assert all(row[rule] for rule in (*rules, "replicates"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,9 @@ def test_one_broken_rule_is_enough_to_refuse_a_latent(rule, made):
 
 def test_no_latent_of_a_model_that_does_not_decide_is_causal():
     row = judged(is_legible=False)
-    assert row["is_opposite"] and row["replicates"] and not row["is_causal"]
+    assert row["is_opposite"]
+    assert row["replicates"]
+    assert not row["is_causal"]
 
 
 def test_exchangeable_controls_are_declared_at_most_at_the_nominal_rate():
@@ -89,8 +93,9 @@ def test_exchangeable_controls_are_declared_at_most_at_the_nominal_rate():
         size[0] * way + random.normal(0, 0.005, (S, n_latents, C, N_DOSES)),
         size[1] * way + random.normal(0, 0.005, (S, n_latents, C, N_DOSES)),
     )
-    found = control_verdicts(doses, SETTINGS)
+    found = control_verdicts(doses, PatchSettings(controls=C))
     assert found.height == 2 * n_latents * C
+    assert found["passes_others"].mean() > 0.5
     assert 0 < found["is_declared"].mean() <= 0.05
 
 
@@ -102,6 +107,38 @@ def test_means_are_tested_as_scipy_does():
     np.testing.assert_allclose(p, known.pvalue, rtol=1e-10)
     np.testing.assert_allclose([low, high], [interval.low, interval.high], rtol=1e-10)
     np.testing.assert_allclose(mean, values.mean(axis=0), rtol=1e-12)
+
+
+def test_states_of_one_repetition_do_not_count_as_many():
+    values = np.repeat(noise(12, 3, scale=1.0), 5, axis=0)
+    cluster = np.repeat(np.arange(12), 5)
+    alone = mean_test(values[::5])
+    np.testing.assert_allclose(mean_test(values, cluster), alone, rtol=1e-10)
+    assert (mean_test(values)[3] < alone[3]).all()
+    assert np.isnan(mean_test(values, np.repeat(np.arange(6), 10))[3]).all()
+
+
+def test_means_are_tested_as_statsmodels_does_with_clusters():
+    from statsmodels.api import OLS
+
+    values, cluster = noise(60, 1, scale=1.0) + 0.3, np.arange(60) // 4
+    fit = OLS(values[:, 0], np.ones(60)).fit(
+        cov_type="cluster", use_t=True, cov_kwds={"groups": cluster}
+    )
+    mean, low, high, p = mean_test(values, cluster)
+    np.testing.assert_allclose([mean[0], low[0], high[0]], [fit.params[0], *fit.conf_int()[0]])
+    np.testing.assert_allclose(p[0], fit.pvalues[0])
+
+
+def test_a_rank_among_controls_is_a_p_value():
+    controls = np.arange(1, 21, dtype=float)[None]
+    ranks = [float(rank_p(np.array([x]), controls)[0]) for x in (20.5, 20.0, 19.5, 0.5)]
+    np.testing.assert_allclose(ranks, [1 / 21, 2 / 21, 2 / 21, 1.0])
+
+
+def test_settings_under_which_nothing_could_be_causal_are_refused():
+    with pytest.raises(ValueError, match="take 20 or more"):
+        PatchSettings(controls=10)
 
 
 def test_a_test_needs_ten_states_and_a_difference_between_them():

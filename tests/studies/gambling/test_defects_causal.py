@@ -7,6 +7,7 @@ import torch
 
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, InterventionError
+from fluoroscope.core.sink import SILENT
 from fluoroscope.interventions.positions import LAST, Positions
 from fluoroscope.interventions.row_edits import row_edits
 from fluoroscope.interventions.screening import Screen
@@ -14,6 +15,7 @@ from fluoroscope.models.generation import Capture, Request, generate
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.organism import load
+from fluoroscope.runs.step import ShardContext
 from fluoroscope.sae.latent_edits import SetLatent, latent_block
 from fluoroscope.steps.sweep_settings import SweepTexts
 from fluoroscope.studies.gambling import decision_screen
@@ -61,7 +63,9 @@ def test_signs_without_a_test_pass_latents_that_do_nothing_and_ours_does_not():
     assert (screened_table(Screened(*noise))["q"] < 0.05).mean() < 0.001
 
 
-def test_all_latents_are_compared_with_one_baseline_of_their_state(quick_run, monkeypatch):
+def test_all_latents_are_compared_with_one_baseline_of_their_state(
+    quick_run, monkeypatch, tmp_path
+):
     # Defect 7: each latent had a noisy baseline of its own.
     read: list[object] = []
     init = Screen.__init__
@@ -73,8 +77,7 @@ def test_all_latents_are_compared_with_one_baseline_of_their_state(quick_run, mo
     monkeypatch.setattr(Screen, "__init__", counted)
     step = DosesStep(quick_run.config)
     shard = step.shards(quick_run)[0]
-    context = type("Context", (), {"device": "cpu"})()
-    screens = step.screens(quick_run, shard, context)
+    screens = step.screens(quick_run, shard, ShardContext(tmp_path, SILENT, "cpu"))
     n = shard.params["to"] - shard.params["from"]
     assert len(screens) == len(read) == n
     baseline = screens[0].baseline()
@@ -94,7 +97,7 @@ def test_effects_are_of_real_states_each_with_its_own_balance(quick_run):
         assert max(one.amounts.values()) <= row["balance"]
 
 
-def test_greedy_texts_are_not_counted_as_many(quick_run):
+def test_greedy_texts_are_not_counted_as_many():
     # Defect 9: 200 identical outputs were 200 trials.
     with pytest.raises(ConfigError, match="one text, counted as many"):
         build(SweepTexts, {"trials": 200, "sampling": {"temperature": 0}})

@@ -8,9 +8,11 @@ import torch
 
 import fluoroscope
 from fluoroscope.core.config import what_half
+from fluoroscope.core.sink import SILENT
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.organism import load
-from fluoroscope.runs.manifest import DONE
+from fluoroscope.runs.run import DONE
+from fluoroscope.runs.step import ShardContext
 from fluoroscope.studies.gambling.episodes import Retries, converse
 from fluoroscope.studies.gambling.logs import attempts_frame
 from fluoroscope.studies.gambling.players.model_player import ModelPlayer
@@ -34,7 +36,7 @@ def test_all_games_of_a_shard_are_in_flight_together_and_change_nothing(quick_ru
     monkeypatch.setattr(ModelPlayer, "_answer", counted)
     player = ModelPlayer(model, Sampling(), max_tokens=12)
     together = player.play([converse(seat, Retries()) for seat in seats])
-    assert waves[0] == len(seats) == 12
+    assert waves[0] == len(seats) >= 12
     alone = [player.play([converse(seat, Retries())])[0] for seat in seats[:4]]
     columns = ["game", "decision", "response", "action", "amount", "balance_after"]
     some = attempts_frame(together[:4]).select(columns)
@@ -51,9 +53,9 @@ def test_no_module_sets_devices_by_the_environment_or_empties_the_cache_of_a_gpu
     assert not [path for path, text in own.items() if "empty_cache" in text]
 
 
-def test_each_prompt_is_read_once_for_all_layers_and_latents(quick_run, monkeypatch):
+def test_each_prompt_is_read_once_for_all_layers_and_latents(quick_run, monkeypatch, tmp_path):
     # Defect 19: a forward pass for every feature and response.
-    read: list[int] = []
+    read: list[tuple[int, int]] = []
     model = load().model
     run_until = type(model).run_until
 
@@ -63,11 +65,8 @@ def test_each_prompt_is_read_once_for_all_layers_and_latents(quick_run, monkeypa
 
     monkeypatch.setattr(type(model), "run_until", counted)
     step = RecordStep(quick_run.config)
-    sink = type("Sink", (), {"progress": lambda *_: None})()
-    folder = quick_run.folder.parent / "read again"
     for shard in step.shards(quick_run):
-        context = type("C", (), {"folder": folder, "device": "cpu", "sink": sink})()
-        step.work(quick_run, shard, context)
+        step.work(quick_run, shard, ShardContext(tmp_path, SILENT, "cpu"))
     prompts = read_prompts(quick_run)
     assert sum(rows for rows, _ in read) == len(prompts) == len(set(prompts))
     assert {n_points for _, n_points in read} == {2}

@@ -147,7 +147,7 @@ def test_each_decision_within_a_hand_has_its_own_seed_and_the_luck_of_the_round(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tokens_of_a_repetition_have_the_same_luck_in_every_condition_and_arm(name):
+def test_tokens_of_a_game_have_luck_of_their_own_which_its_arms_share(name):
     def seeds(**about) -> list[int]:
         random_free = Retries(max_attempts=2, max_skips=3)
         return [ask.seed for ask in play(["Hmm"] * 9, random_free, name=name, **about)[1]]
@@ -157,7 +157,7 @@ def test_tokens_of_a_repetition_have_the_same_luck_in_every_condition_and_arm(na
     expected = seeds(condition=conditions[0])
     assert len(set(expected)) == 6
     for condition in conditions[1 :: len(conditions) // 4]:
-        assert seeds(condition=condition) == expected
+        assert not set(seeds(condition=condition)) & set(expected)
     assert seeds(condition=conditions[0], arm="set 0.1 to 5") == expected
     assert not set(seeds(condition=conditions[0], repetition=1)) & set(expected)
     assert not set(seeds(condition=conditions[0], seed=1)) & set(expected)
