@@ -7,32 +7,11 @@ Empty replies are asked for again (1,000 times, where the plan said for ever), a
 counted as unread: how often is a table of the report.
 """
 
-import argparse
-from typing import Any
-
-from seed_command import LLAMA, command, guarded, run_and_write, seed_parser
-
-from fluoroscope.runs.run import Run
-from fluoroscope.studies.gambling.seed_files.games import games_json
-from fluoroscope.studies.gambling.seed_files.writing import games_name
-from fluoroscope.studies.gambling.steps.play import read_attempts, read_games
-
-RETRIES = {"play.retries.only_empty": "true", "play.retries.max_attempts": 1000}
+from seed_command import LLAMA, guarded, play_games
 
 
 def main() -> None:
-    options = seed_parser(str(__doc__), LLAMA).parse_intermixed_args()
-    run_and_write(words(options), options.out, contents)
-
-
-def words(options: argparse.Namespace) -> list[str]:
-    return command(options, "llama_3200", {"saes.source": "null", **RETRIES})
-
-
-def contents(run: Run) -> dict[str, Any]:  # Any: JSON values.
-    header = {"model": run.config.model.name, "seed": run.config.seed}
-    found = games_json(read_attempts(run), read_games(run), header)
-    return {games_name("llama"): found}
+    play_games(str(__doc__), LLAMA, "llama")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,16 @@ from fluoroscope.cli import main as fluoro
 from fluoroscope.core.errors import ConfigError, UserError
 from fluoroscope.runs.record import runs_root
 from fluoroscope.runs.run import Run
-from fluoroscope.studies.gambling.seed_files.writing import place, write_seed_files
+from fluoroscope.studies.gambling.seed_files.games import games_json
+from fluoroscope.studies.gambling.seed_files.writing import games_name, place, write_seed_files
+from fluoroscope.studies.gambling.steps.play import read_attempts, read_games
 
 LLAMA, LLAMA_SAES = "gambling/llama-3.1-8b", "fnlp/Llama3_1-8B-Base-LXR-8x"
+GEMMA = "gambling/gemma-2-9b"
 ORGANISM, ORGANISM_SAES = "gambling/organism", "organism:batch_topk"
+
+RETRIES = {"play.retries.only_empty": "true", "play.retries.max_attempts": 1000}
+"""The plan's "infinite retry" of empty replies."""
 
 Contents = Callable[[Run], Mapping[str, Any]]  # Any: JSON values.
 
@@ -53,6 +59,21 @@ def command(options: argparse.Namespace, name: str, settings: Mapping[str, objec
         words.append(f"play.log={options.log}")
     words += [f"{key}={value}" for key, value in settings.items()]
     return words + options.settings
+
+
+def play_games(text: str, preset: str, model: str) -> None:
+    """Experiment 0: games alone, and `MODEL_3200_games.json`."""
+    options = seed_parser(text, preset).parse_intermixed_args()
+    run_and_write(games_words(options, model), options.out, lambda run: games_of(run, model))
+
+
+def games_words(options: argparse.Namespace, model: str) -> list[str]:
+    return command(options, f"{model}_3200", {"saes.source": "null", **RETRIES})
+
+
+def games_of(run: Run, model: str) -> dict[str, Any]:  # Any: JSON values.
+    header = {"model": run.config.model.name, "seed": run.config.seed}
+    return {games_name(model): games_json(read_attempts(run), read_games(run), header)}
 
 
 def add_layers(parser: argparse.ArgumentParser, first: int, last: int) -> None:

@@ -48,7 +48,9 @@ def words(name, *arguments):
         found.extend(command)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "run_and_write", note)
+        for module in (script, importlib.import_module("seed_command")):
+            if hasattr(module, "run_and_write"):
+                patch.setattr(module, "run_and_write", note)
         patch.setattr(sys, "argv", [name, *arguments])
         script.main()
     return found
