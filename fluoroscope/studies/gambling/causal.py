@@ -181,7 +181,9 @@ def mean_test(
     reach = float(student.ppf(0.975, n_clusters - 1)) * error
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * student.sf(np.abs(mean / error), n_clusters - 1)
-    return mean, mean - reach, mean + reach, np.where(error > 0, p, math.nan)
+    # Of equal numbers the error is only almost zero.
+    differs = (np.ptp(values, axis=0) > 0) & (error > 0)
+    return mean, mean - reach, mean + reach, np.where(differs, p, math.nan)
 
 
 def dose_response(effects: Float[np.ndarray, "s m v"]) -> Float[np.ndarray, " m"]:

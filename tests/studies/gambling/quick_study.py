@@ -26,8 +26,8 @@ QUICK = {
         "conditions": ["fixed-GRWP", "variable-GMR", "variable-GMRW", "variable-GRWP"],
     },
     "play": {
-        "repetitions": 18,
-        "repetitions_per_shard": 9,
+        "repetitions": 20,
+        "repetitions_per_shard": 10,
         "max_tokens": 12,
         "sampling": {"temperature": 1.0},
     },
