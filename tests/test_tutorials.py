@@ -121,7 +121,7 @@ def test_a_latent_that_was_turned_down_is_a_cause_as_the_tutorial_says(done):
     score = next(text for text in done.printed if text.startswith("Score("))
     assert "matches=True" in score
     assert "is_cause=True" in score
-    assert float(re.findall(r" effect=([\d.]+)", score)[0]) == pytest.approx(0.72, abs=0.03)
+    assert float(re.findall(r" effect=([\d.]+)", score)[0]) == pytest.approx(0.27, abs=0.03)
 
 
 def test_every_command_of_a_study_in_the_docs_has_settings_that_exist():

@@ -1,5 +1,5 @@
-"""The whole gambling study at a size for tests: few conditions, in which games end in bankruptcy and
-safely, and the two prompts of the original's rule.
+"""The whole gambling study at a size for tests: few conditions, with games of both endings, and
+the two prompts of the original's rule.
 """
 
 import os
