@@ -31,7 +31,6 @@ _MIN_COMPONENTS = 3
 
 COMPARED = ("is_bankrupt", "is_immediate_stop", "n_rounds", "i_ba")
 HEADLINE = "is_bankrupt"
-MIN_COMPONENTS = 3
 
 
 class Fact(NamedTuple):
@@ -59,8 +58,6 @@ def component_facts(measured: pl.DataFrame, stated: pl.DataFrame) -> list[Fact]:
         own = _by_component(measured, metric)
         if len(own) < _MIN_COMPONENTS:
             return []
-        if len(own) < MIN_COMPONENTS:
-            continue
         for name, wanted in (
             ("the stated player's on the same luck", _by_component(stated, metric)),
             ("the planted risk", {c: COMPONENT_RISK[c] for c in own}),

@@ -123,7 +123,10 @@ def test_setting_latents_as_one_block_is_setting_them_one_by_one(screen, sae, ac
 def test_controls_change_the_activation_by_as_much(sae, stream, active):
     values = torch.linspace(1, 30, len(active))
     other = torch.randn(len(active), sae.d_model, generator=torch.Generator().manual_seed(0))
-    own, control = set_to(sae, POINT, active, values), along_others(sae, POINT, active, values, other)
+    own, control = (
+        set_to(sae, POINT, active, values),
+        along_others(sae, POINT, active, values, other),
+    )
 
     def change(block):
         pre = block.read @ stream.to(block.read) + block.bias

@@ -21,8 +21,7 @@ M = 400
 def games(**rules):
     known = SlotRules(**rules)
     return {
-        name: SlotMachine(known, factors)
-        for name, factors in SlotMachine.conditions(known).items()
+        name: SlotMachine(known, factors) for name, factors in SlotMachine.conditions(known).items()
     }
 
 
