@@ -111,6 +111,8 @@ def read_prompts(run: Run) -> list[str]:
 
 def read_activations(run: Run, hook_point: str) -> Float[Tensor, "rows d_model"]:
     """At the last token of every prompt."""
-    shards = sorted((run.step_folder(RECORD) / "shards").iterdir())
-    parts = [read_tensors(shard / ACTIVATIONS)[hook_point] for shard in shards]
+    folder = run.step_folder(RECORD) / "shards"
+    # By name: what else lies in the folder is none of its shards.
+    keys = [shard.key for shard in RecordStep(run.config).shards(run)]
+    parts = [read_tensors(folder / key / ACTIVATIONS)[hook_point] for key in keys]
     return torch.cat(parts) if parts else torch.zeros(0, 0)
