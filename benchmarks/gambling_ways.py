@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 
 from fluoroscope.models.language_model import LanguageModel
@@ -73,9 +74,12 @@ class Way:
     rounds: Sequence[Sequence[Seat]]
     """What each round plays, in turn."""
 
-    note: str = ""
     episodes: dict[str, Episode] = field(default_factory=dict)
     n_runs: int = 0
+
+    @property
+    def note(self) -> str:
+        return f"{len(self.rounds[0])} games"
 
     def run(self) -> float:
         """CPU seconds a decision of the next round."""
@@ -88,7 +92,7 @@ class Way:
         return spent / sum(len(one.attempts) for one in played)
 
 
-def ours(casino: Casino, name: str, repetitions: Sequence[int], note: str) -> Way:
+def ours(casino: Casino, name: str, repetitions: Sequence[int]) -> Way:
     """`ModelPlayer` with a shard of all conditions of some repetitions."""
     player = ModelPlayer(
         casino.model,
@@ -96,11 +100,11 @@ def ours(casino: Casino, name: str, repetitions: Sequence[int], note: str) -> Wa
         max_tokens=casino.play.max_tokens,
         max_rows=casino.play.rows,
     )
-    return Way(name, player.play, casino, [casino.seats(repetitions, list(casino.games))], note)
+    return Way(name, player.play, casino, [casino.seats(repetitions, list(casino.games))])
 
 
 def one_by_one(
-    casino: Casino, name: str, answer: Answer, repetitions: Sequence[int], n: int, note: str
+    casino: Casino, name: str, answer: Answer, repetitions: Sequence[int], n: int
 ) -> Way:
     """One game after another by `answer`, in `n` conditions; every round another repetition."""
     conditions = casino.spread(n)
@@ -108,7 +112,7 @@ def one_by_one(
     def play(conversations: Sequence[Conversation]) -> list[Episode]:
         return [_play_alone(conversation, answer) for conversation in conversations]
 
-    return Way(name, play, casino, [casino.seats([r], conditions) for r in repetitions], note)
+    return Way(name, play, casino, [casino.seats([r], conditions) for r in repetitions])
 
 
 def _play_alone(conversation: Conversation, answer: Answer) -> Episode:
@@ -121,20 +125,25 @@ def _play_alone(conversation: Conversation, answer: Answer) -> Episode:
 
 
 def cached(casino: Casino) -> Answer:
-    """Transformers' `generate` as it is best at batch 1, under the settings of ours."""
-    tokenizer = casino.model.tokenizer
-    (stop,) = {game.echoes for game in casino.games.values()}
-    # Made once: `stop_strings=` would look through the vocabulary at every call.
-    criteria = StoppingCriteriaList([StopStringCriteria(tokenizer, list(stop))])
+    """What a user of transformers would call, under the settings of ours."""
 
     def answer(ask: Ask) -> Reply:
-        return _generated(
-            casino,
-            ask,
-            max_new_tokens=casino.play.max_tokens,
-            use_cache=True,
-            stopping_criteria=criteria,
-        )
+        stops = {"stop_strings": list(ask.stop), "tokenizer": casino.model.tokenizer}
+        return _generated(casino, ask, max_new_tokens=casino.play.max_tokens, **stops)
+
+    return answer
+
+
+def cached_quicker(casino: Casino) -> Answer:
+    """The same as quick as it can be had: `stop_strings=` looks through the vocabulary at every
+    call, which here is done once.
+    """
+    (stop,) = {game.echoes for game in casino.games.values()}
+    stops = StoppingCriteriaList([StopStringCriteria(casino.model.tokenizer, list(stop))])
+
+    def answer(ask: Ask) -> Reply:
+        limit = casino.play.max_tokens
+        return _generated(casino, ask, max_new_tokens=limit, stopping_criteria=stops)
 
     return answer
 
@@ -143,7 +152,7 @@ def seeds_way(casino: Casino) -> Answer:
     """Every pass reads everything again, and 100 tokens are written, whatever they say."""
 
     def answer(ask: Ask) -> Reply:
-        room = casino.model.context_length - len(casino.model.tokenizer(ask.prompt)["input_ids"])
+        room = casino.model.context_length - len(_tokens(casino, ask.prompt))
         n = min(SEED_TOKENS, room)
         return _generated(casino, ask, max_new_tokens=n, min_new_tokens=n, use_cache=False)
 
@@ -153,9 +162,10 @@ def seeds_way(casino: Casino) -> Answer:
 @torch.no_grad()
 def _generated(casino: Casino, ask: Ask, **settings: object) -> Reply:
     tokenizer, sampling = casino.model.tokenizer, casino.play.sampling
-    tokens = tokenizer(ask.prompt, return_tensors="pt")["input_ids"]
+    tokens = torch.tensor([_tokens(casino, ask.prompt)])
     torch.manual_seed(ask.seed)
-    found = casino.model.network.generate(
+    generate: Callable[..., Tensor] = casino.model.network.generate  # pyright: ignore[reportAssignmentType]  # a module's attributes look like tensors to it
+    found = generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
         do_sample=True,
@@ -166,9 +176,13 @@ def _generated(casino: Casino, ask: Ask, **settings: object) -> Reply:
         **settings,
     )
     new = found[0, tokens.shape[1] :]
-    text = tokenizer.decode(new, skip_special_tokens=True)
+    text = str(tokenizer.decode(new, skip_special_tokens=True))
     ends = [place for stop in ask.stop if (place := text.find(stop)) >= 0]
     return Reply(text[: min(ends)] if ends else text, n_tokens=len(new))
+
+
+def _tokens(casino: Casino, prompt: str) -> Tokens:
+    return list(casino.model.tokenizer(prompt)["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -188,12 +202,11 @@ class Tally:
 
 
 def tally(way: Way) -> Tally:
-    tokenizer = way.casino.model.tokenizer
     waves: dict[int, list[Tokens]] = {}
     n_written = 0
     for episode in way.episodes.values():
         for number, row in enumerate(episode.attempts):
-            waves.setdefault(number, []).append(tokenizer(row["prompt"])["input_ids"])
+            waves.setdefault(number, []).append(_tokens(way.casino, str(row["prompt"])))
             assert isinstance(row["n_tokens"], int)
             n_written += row["n_tokens"]
     lengths = [len(prompt) for wave in waves.values() for prompt in wave]

@@ -22,7 +22,7 @@ QUICK = {
     "saes": {"source": "organism:batch_topk", "hook_points": "2-3.resid_post"},
     "game": {
         "name": "slot_machine",
-        "rules": {"wording": "organism", "max_balance": 9999, "max_rounds": 8},
+        "rules": {"wording": "organism", "max_balance": 9999, "max_rounds": 6},
         "conditions": ["fixed-GRWP", "variable-GMR", "variable-GMRW", "variable-GRWP"],
     },
     "play": {
@@ -39,7 +39,7 @@ QUICK = {
         "shortlist": 3,
         "controls": 5,
         "alpha": 0.2,
-        "truth_pairs": 8,
+        "truth_pairs": 4,
         "confirm": {"latents": 1, "random": 1, "prompts": 2, "trials": 4},
     },
     "games": {"latents": 1, "repetitions": 2, "conditions": 1},

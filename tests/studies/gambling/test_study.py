@@ -84,13 +84,14 @@ def test_every_step_is_done_and_every_section_of_the_report_is_there(quick_run):
     assert headings(quick_run) == SECTIONS
 
 
-def test_every_table_of_the_report_is_a_file_that_is_not_empty(quick_run):
+def test_every_table_of_the_report_is_a_file_with_rows(quick_run):
     folder = quick_run.folder / "tables"
     names = {file.stem for file in folder.glob("*.csv")}
     assert names >= TABLES
     assert {file.stem for file in folder.glob("*.tex")} == names
-    # Latents of different layers may all go together by chance.
-    assert {name for name in names if not len(table(quick_run, name))} <= {"pathway-correlations"}
+    # Of so few latents of two layers none may go along with another.
+    empty = {name for name in names if not len(table(quick_run, name))}
+    assert empty <= {"pathway-correlations", "pathway-edges"}
 
 
 def test_tables_hold_no_time_and_no_path(quick_run):
