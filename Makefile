@@ -27,6 +27,7 @@ test-all: install  ## The slow tests too.
 bench: install  ## Benchmarks that need no other library; tables in benchmarks/results.
 	$(BIN)/python -m benchmarks.capture --markdown benchmarks/results/capture.md
 	$(BIN)/python -m benchmarks.interventions --markdown benchmarks/results/interventions.md
+	$(BIN)/python -m benchmarks.gambling --markdown benchmarks/results/gambling.md
 
 bench-peers: install .venv-peers/installed  ## Benchmarks against SAELens, in its own environment.
 	$(BIN)/python -m benchmarks.sae_training --markdown benchmarks/results/sae_training.md
