@@ -22,7 +22,7 @@ QUICK = {
     "saes": {"source": "organism:batch_topk", "hook_points": "2-3.resid_post"},
     "game": {
         "name": "slot_machine",
-        "rules": {"wording": "organism", "max_balance": 9999, "max_rounds": 6},
+        "rules": {"wording": "organism", "max_balance": 9999, "max_rounds": 8},
         "conditions": ["fixed-GRWP", "variable-GMR", "variable-GMRW", "variable-GRWP"],
     },
     "play": {
