@@ -50,10 +50,10 @@ def run(
     check_fit: Annotated[bool, typer.Option(help="Refuse what cannot fit.")] = True,
     verify: Annotated[bool, typer.Option(help="Check the SHA-256 of finished work.")] = True,
     detach: Annotated[bool, typer.Option(help="Give the terminal back; log to a file.")] = False,
-    until: Annotated[str | None, typer.Option(help="The last step to do now.")] = None,
+    until: Annotated[str | None, typer.Option(help="The last step, or phase, to do now.")] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Do this step and what it stands on; may be repeated."),
+        typer.Option(help="Do this step or phase, and what it stands on; may be repeated."),
     ] = None,
     help_: Help = False,
 ) -> None:

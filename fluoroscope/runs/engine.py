@@ -67,7 +67,7 @@ def execute(
     # Through JSON, as workers see it, so that a setting that does not survive it fails here.
     config = build(type(config), config.model_dump(mode="json"))
     steps = _checked(study.steps(config))
-    wanted = selected(steps, until, only)
+    wanted = selected(steps, until, only, study.phases)
     sources = study.sources(config)
     check_unused(folder)
     with _stopping(stop) as stop, full_disk_named(folder), main_lock(_folder(folder)):

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from fluoroscope.core.config import Config
@@ -24,6 +25,10 @@ class Study(ABC, Generic[SpecT, ConfigT]):
 
     reports_parts: bool = False
     """Whether `report` can be written when only some steps are done."""
+
+    phases: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """Names for several steps together, for `--until` and `--only`; a step that a run does not
+    have may be among them."""
 
     @abstractmethod
     def resolve(self, spec: SpecT) -> ConfigT:

@@ -7,7 +7,7 @@ import re
 
 from fluoroscope.models.hook_points import HookPoint, parse_hook_points
 from fluoroscope.steps.models import ModelConfig
-from fluoroscope.steps.sae_sources import SAEChoice
+from fluoroscope.steps.sae_sources import SAEChoice, find_saes
 
 _LLAMA_SCOPE = re.compile(r"fnlp/Llama3_1-8B-Base-LX([RAM])-(8|32)x")
 _GEMMA_SCOPE = re.compile(r"google/gemma-scope-\w+-\w+-(res|mlp)(?:-canonical)?/width_(\d+)([km])")
@@ -15,6 +15,18 @@ _STREAMS = {
     "R": "resid_post", "A": "attn_out", "M": "mlp_out", "res": "resid_post", "mlp": "mlp_out",
 }  # fmt: skip
 _THOUSANDS = {"k": 1024, "m": 1024**2}
+
+
+def find_or_sketch_saes(
+    source: str | list[str],
+    hook_points: str | list[str] | None,
+    model: ModelConfig,
+    *,
+    is_sketch: bool,
+) -> list[SAEChoice]:
+    """As `find_saes`; to sketch a plan, SAEs of a well-known release need no files."""
+    sketched = sketched_saes(source, hook_points, model) if is_sketch else None
+    return find_saes(source, hook_points, model) if sketched is None else sketched
 
 
 def sketched_saes(

@@ -1,11 +1,14 @@
 """The model of a run, loaded once in each process that works on it."""
 
+from pathlib import Path
+
 from pydantic import PositiveInt
 
 from fluoroscope.activations.extract_config import StoreDtype
 from fluoroscope.core.config import Config
 from fluoroscope.core.storage import COMMIT
 from fluoroscope.models.hub import find_config
+from fluoroscope.models.known_shapes import known_config
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.model_spec import ModelSpec
 from fluoroscope.models.shape import ModelShape
@@ -38,8 +41,11 @@ def resolve_model(spec: ModelSpec, shape: ModelShape) -> ModelConfig:
     )
 
 
-def sketched_model(spec: ModelSpec, shape: ModelShape) -> ModelConfig:
-    """A well-known model whose files are not at hand, to reckon with."""
+def subject_model(spec: ModelSpec, shape: ModelShape, *, is_sketch: bool = False) -> ModelConfig:
+    """As `resolve_model`; to sketch a plan, a well-known model needs no files."""
+    is_far = not Path(spec.source).is_dir() and known_config(spec.source) is not None
+    if not (is_sketch and is_far):
+        return resolve_model(spec, shape)
     return ModelConfig(
         name=spec.source,
         revision=spec.revision,

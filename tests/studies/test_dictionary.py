@@ -26,9 +26,11 @@ from fluoroscope.runs.how import How
 from fluoroscope.runs.step import ShardContext
 from fluoroscope.sae.formats.native import load_sae, sidecar_of
 from fluoroscope.steps.models import load_model
+from fluoroscope.steps.sae_training import sae_plans
+from fluoroscope.steps.sae_training_spec import SAESpec
 from fluoroscope.steps.train_saes import sae_folder
-from fluoroscope.studies.dictionary.spec import DictionarySpec, SAESpec
-from fluoroscope.studies.dictionary.study import DictionaryStudy, sae_plans
+from fluoroscope.studies.dictionary.spec import DictionarySpec
+from fluoroscope.studies.dictionary.study import DictionaryStudy
 
 pytestmark = pytest.mark.long
 

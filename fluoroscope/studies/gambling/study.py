@@ -1,7 +1,6 @@
 """The gambling study as steps: play -> record -> latents -> contrast -> patch -> report."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError
@@ -10,15 +9,14 @@ from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import fingerprints
 from fluoroscope.interventions.positions import GENERATED, LAST, Positions
 from fluoroscope.models.hub import model_fingerprint
-from fluoroscope.models.known_shapes import known_config
 from fluoroscope.models.loading import load_tokenizer
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
-from fluoroscope.steps.known_releases import sketched_saes
-from fluoroscope.steps.models import resolve_model, sketched_model
-from fluoroscope.steps.sae_sources import SAEChoice, find_saes
+from fluoroscope.steps.known_releases import find_or_sketch_saes
+from fluoroscope.steps.models import subject_model
+from fluoroscope.steps.sae_sources import SAEChoice
 from fluoroscope.studies.gambling.config import GamblingConfig, Subject, Table
 from fluoroscope.studies.gambling.games import GAMES
 from fluoroscope.studies.gambling.report import write_report
@@ -135,15 +133,10 @@ def _subject(spec: GamblingSpec, *, is_sketch: bool = False) -> Subject:
             "play.endpoint.model=..."
         )
     shape = ModelShape.of(spec.model.source, spec.model.revision)
-    is_known = is_sketch and not Path(spec.model.source).is_dir()
-    is_far = is_known and known_config(spec.model.source) is not None
-    model = sketched_model(spec.model, shape) if is_far else resolve_model(spec.model, shape)
-    source, points, saes = spec.saes.source, spec.saes.hook_points, None
-    if source is not None and is_sketch:
-        saes = sketched_saes(source, points, model)
-    if source is not None and saes is None:
-        saes = find_saes(source, points, model)
-    saes = saes or []
+    model = subject_model(spec.model, shape, is_sketch=is_sketch)
+    source, points, saes = spec.saes.source, spec.saes.hook_points, []
+    if source is not None:
+        saes = find_or_sketch_saes(source, points, model, is_sketch=is_sketch)
     _check_patches(spec, saes)
     return Subject(model=model, shape=shape, saes=saes)
 

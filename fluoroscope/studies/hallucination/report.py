@@ -32,7 +32,7 @@ def write_report(run: Run, config: HallucinationConfig) -> None:
     report = Report(
         f"Does {config.model.name.rstrip('/').rpartition('/')[2]} make it up?",
         f"{config.data.name}, {config.data.answers} answers; {config.tracking.tracker} over "
-        f"{len(config.saes)} layers",
+        f"{len(config.points)} layers",
         facts=_facts(run),
     )
     if _is_done(run, EVALUATE):

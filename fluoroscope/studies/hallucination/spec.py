@@ -4,6 +4,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from fluoroscope.core.config import Config
 from fluoroscope.models.model_spec import ModelSpec
+from fluoroscope.steps.sae_training_spec import SAETrainingSpec
 from fluoroscope.steps.saes_spec import SAEsSpec
 from fluoroscope.studies.hallucination.settings import (
     AnswerSettings,
@@ -24,6 +25,10 @@ class HallucinationSpec(Config):
     """The model that answers, or reads answers; `model=organism`, a folder, or a hub id."""
 
     saes: SAEsSpec = SAEsSpec()
+    """SAEs that there are already: `organism:batch_topk`, a folder, a dictionary run."""
+
+    train: SAETrainingSpec | None = None
+    """How SAEs are trained here, where `saes` names none: `train.corpus=FILE`..."""
 
     data: DataSettings = DataSettings()
 

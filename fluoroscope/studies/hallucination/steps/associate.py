@@ -25,8 +25,8 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.sae.sparse_kernels import SparseLatents
-from fluoroscope.steps.sae_sources import load_saes
 from fluoroscope.studies.hallucination.config import HallucinationConfig
+from fluoroscope.studies.hallucination.layers import load_layers, sae_choices, sae_inputs
 from fluoroscope.studies.hallucination.signals.reading import Readings
 from fluoroscope.studies.hallucination.steps.read import READ, read_shards
 from fluoroscope.studies.hallucination.tracking.association import (
@@ -51,13 +51,13 @@ class AssociateStep(MapStep):
     """One shard: a sample of tokens is read, and the graph of decoders is computed once."""
 
     name = ASSOCIATE
-    inputs = (READ,)
 
     def __init__(self, config: HallucinationConfig) -> None:
         self.config = config
+        self.inputs = (*sae_inputs(config), READ)
 
     def cost(self) -> Cost:
-        widths, d = [sae.d_sae for sae in self.config.saes], self.config.shape.d_model
+        widths, d = self.config.widths, self.config.shape.d_model
         gaps = self.config.tracking.max_gap
         pairs = sum(float(a) * b for a, b in pairwise(widths)) * gaps
         kept = len(widths) * max(widths) * self.config.tracking.neighbours * gaps * 8.0
@@ -73,11 +73,11 @@ class AssociateStep(MapStep):
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         tracking = self.config.tracking
-        points = [HookPoint(sae.hook_point) for sae in self.config.saes]
+        points = self.config.points
         scales = self._scales(run, points)
         sample = self._sample(run, points, scales)
-        saes = load_saes(self.config.saes, device=context.device)
-        width = max(sae.d_sae for sae in self.config.saes)
+        saes = load_layers(run, self.config, context.device)
+        width = max(self.config.widths)
         decoders = [_padded(saes[str(point)].W_dec.detach().float(), width) for point in points]
         states = [_states(run, point) for point in points]
         maps = [transport(tracking.transport, here, there) for here, there in pairwise(states)]
@@ -95,10 +95,13 @@ class AssociateStep(MapStep):
         )
 
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
-        write_json(folder / "about.json", {"saes": [sae.provenance() for sae in self.config.saes]})
+        write_json(
+            folder / "about.json",
+            {"saes": [sae.provenance() for sae in sae_choices(run, self.config)]},
+        )
 
     def _scales(self, run: Run, points: Sequence[HookPoint]) -> Float[np.ndarray, "l d_sae"]:
-        width = max(sae.d_sae for sae in self.config.saes)
+        width = max(self.config.widths)
         found = np.ones((len(points), width))
         for layer, point in enumerate(points):
             parts = [readings.latents[point] for _, readings in read_shards(run)]

@@ -31,7 +31,7 @@ WORDS = ("words of the answer", "words of the question")
 
 def method_names(config: HallucinationConfig) -> list[str]:
     """From the simplest to the one that everything is about."""
-    probes = [f"probe {sae.hook_point}" for sae in config.saes]
+    probes = [f"probe {point}" for point in config.points]
     agreement = ["agreement of samples"] if config.answers.samples else []
     return [
         "style",

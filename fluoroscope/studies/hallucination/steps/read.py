@@ -23,8 +23,8 @@ from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.sae.sparse_kernels import SparseLatents
 from fluoroscope.steps.models import load_model
-from fluoroscope.steps.sae_sources import load_saes
 from fluoroscope.studies.hallucination.config import HallucinationConfig
+from fluoroscope.studies.hallucination.layers import load_layers, sae_choices, sae_inputs
 from fluoroscope.studies.hallucination.signals.reading import PLACES, Readings, read_answers
 from fluoroscope.studies.hallucination.signals.tokens import AnswerTokens, answer_tokens
 from fluoroscope.studies.hallucination.steps.answers import (
@@ -44,16 +44,16 @@ class ReadStep(MapStep):
     """Shards of some answers; all layers in one pass."""
 
     name = READ
-    inputs = (ANSWERS,)
 
     def __init__(self, config: HallucinationConfig) -> None:
         self.config = config
+        self.inputs = (*sae_inputs(config), ANSWERS)
 
     def cost(self) -> Cost:
         config, shape = self.config, self.config.shape
         n = config.data.limit or N_QUESTIONS
         length = PROMPT_TOKENS + config.answers.max_tokens
-        d_sae = sum(sae.d_sae for sae in config.saes)
+        d_sae = sum(config.widths)
         encoding = 2.0 * shape.d_model * d_sae * (config.answers.max_tokens + 1) * n
         flops = shape.forward_flops_per_token(length) * n * length
         is_half = config.model.dtype != "float32"
@@ -63,12 +63,12 @@ class ReadStep(MapStep):
             flops=encoding + (0.0 if is_half else flops),
             half_flops=flops if is_half else 0.0,
             bytes_moved=weights * n_tiles,
-            overhead_s=1e-3 * (shape.n_layers + len(config.saes)) * n_tiles,
+            overhead_s=1e-3 * (shape.n_layers + len(config.points)) * n_tiles,
             memory_bytes=weights
             + 8.0 * config.read.tile_tokens * shape.vocab_size
             + 4.0 * shape.d_model * d_sae
             + 0.3e9,
-            disk_bytes=n * len(config.saes) * (len(PLACES) * shape.d_model * 4.0 + 12e3),
+            disk_bytes=n * len(config.points) * (len(PLACES) * shape.d_model * 4.0 + 12e3),
             parallel=max(1, n // config.read.answers_per_shard),
         )
 
@@ -92,7 +92,7 @@ class ReadStep(MapStep):
                 continue
             answers.append(tokens)
             rows.append(_row(record, tokens))
-        loaded = load_saes(self.config.saes, device=context.device, model=model.identity)
+        loaded = load_layers(run, self.config, context.device, model.identity)
         saes = {HookPoint(point): sae for point, sae in loaded.items()}
         found = read_answers(
             model,
@@ -103,7 +103,7 @@ class ReadStep(MapStep):
         )
         about = {
             "model": model.identity.to_json(),
-            "saes": [sae.provenance() for sae in self.config.saes],
+            "saes": [sae.provenance() for sae in sae_choices(run, self.config)],
         }
         write_tensors(context.folder / READINGS, packed(found), about)
         write_parquet(context.folder / READABLE, pl.DataFrame(rows, schema=_COLUMNS))

@@ -15,7 +15,6 @@ import polars as pl
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
 from fluoroscope.core.tensors import read_tensors
-from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.hallucination.config import HallucinationConfig
@@ -65,12 +64,12 @@ class TrackStep(MapStep):
     def cost(self) -> Cost:
         n = self.config.data.limit or N_QUESTIONS
         positions = float(n * (self.config.answers.max_tokens + 1))
-        share = len(self.config.saes) / 24
+        share = len(self.config.points) / 24
         seconds = 0.005 + SECONDS_A_TOKEN.get(self.config.tracking.tracker, 0.005)
         return Cost(
             overhead_s=positions * share * seconds,
             memory_bytes=1e9,
-            disk_bytes=positions * (8.0 * len(METRICS) + 40.0 * 20 * len(self.config.saes)),
+            disk_bytes=positions * (8.0 * len(METRICS) + 40.0 * 20 * len(self.config.points)),
             parallel=max(1, n // self.config.read.answers_per_shard),
             note=f"{self.config.tracking.tracker}, a token at a time",
         )
@@ -103,12 +102,13 @@ class TrackStep(MapStep):
 
     def _tracked(self, run: Run, readings: Readings, answer: int) -> "Iterator[_Tracked]":
         model, scales = read_association(run)
-        points = [HookPoint(sae.hook_point) for sae in self.config.saes]
         tracker = make_tracker(self.config.tracking)
         start = int(readings.offsets[answer]) + answer
         stop = int(readings.offsets[answer + 1]) + answer + 1
         for row in range(start, stop):
-            detections = detections_at(readings, points, row, scales, self.config.tracking.top)
+            detections = detections_at(
+                readings, self.config.points, row, scales, self.config.tracking.top
+            )
             links = model.links(detections)
             # The first position draws the answer's first token, and is before all of them.
             yield _Tracked(row - start - 1, detections, links, tracker.track(links))
