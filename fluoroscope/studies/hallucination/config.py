@@ -1,6 +1,7 @@
 """A hallucination study as it is worked on: the spec with what only the model and the SAEs know."""
 
 from fluoroscope.core.config import Config
+from fluoroscope.data.answers.sizes import Size, expected_size
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.steps.models import ModelConfig
@@ -33,6 +34,12 @@ class HallucinationConfig(Config):
     validation: ValidationSettings
     seed: int
     threads: int
+
+    @property
+    def size(self) -> Size:
+        """Questions and answers that a plan reckons with."""
+        data = self.data
+        return expected_size(data.name, is_asked=data.answers == "own", limit=data.limit)
 
     @property
     def points(self) -> list[HookPoint]:

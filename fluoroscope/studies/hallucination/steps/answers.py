@@ -36,8 +36,8 @@ Item = TypeVar("Item", AnswerRecord, OpenQuestion)
 
 ANSWERS = "answers"
 RECORDS, LEFT_OUT = "records.parquet", "left_out.parquet"
-N_QUESTIONS, PROMPT_TOKENS = 1000, 64
-"""What a plan reckons with; how many there are is known once the set is read."""
+PROMPT_TOKENS = 64
+"""Of a question, as a plan reckons."""
 
 MAX_LEFT_OUT = 0.5
 """Share of questions without a usable answer above which nothing is said of the rest."""
@@ -52,9 +52,10 @@ class AnswersStep(MapStep):
         self.config = config
 
     def cost(self) -> Cost:
+        n = self.config.size.answers
         if self.config.data.answers == "stated":
-            return Cost(disk_bytes=1e3 * N_QUESTIONS, note="answers are read from files")
-        return own_answers_cost(self.config, 1, f"about {self._n_expected()} questions")
+            return Cost(disk_bytes=1e3 * n, note=f"about {n} answers are read from files")
+        return own_answers_cost(self.config, 1, f"about {n} questions")
 
     def shards(self, run: Run) -> Sequence[Shard]:
         if self.config.data.answers == "stated":
@@ -129,9 +130,6 @@ class AnswersStep(MapStep):
         items = chosen_groups(found.items, data.limit, self.config.seed)
         return Gathered(found.name, tuple(items), found.left_out)
 
-    def _n_expected(self) -> int:
-        return self.config.data.limit or N_QUESTIONS
-
 
 def read_answer_records(run: Run) -> list[AnswerRecord]:
     return run.cached(
@@ -167,9 +165,14 @@ def check_answers(records: Sequence[AnswerRecord], left_out: pl.DataFrame) -> No
         )
 
 
+def _n_prompts(config: HallucinationConfig) -> int:
+    # Stated answers to one question share its prompt.
+    return config.size.answers if config.data.answers == "own" else config.size.groups
+
+
 def own_answers_cost(config: HallucinationConfig, answers: int, note: str) -> Cost:
     """Of so many answers to every question."""
-    n, reply = config.data.limit or N_QUESTIONS, config.answers.max_tokens
+    n, reply = _n_prompts(config), config.answers.max_tokens
     return texts_cost(
         config.shape,
         config.model.dtype,

@@ -29,7 +29,6 @@ from fluoroscope.studies.hallucination.signals.reading import PLACES, Readings, 
 from fluoroscope.studies.hallucination.signals.tokens import AnswerTokens, answer_tokens
 from fluoroscope.studies.hallucination.steps.answers import (
     ANSWERS,
-    N_QUESTIONS,
     PROMPT_TOKENS,
     read_answer_records,
 )
@@ -51,7 +50,7 @@ class ReadStep(MapStep):
 
     def cost(self) -> Cost:
         config, shape = self.config, self.config.shape
-        n = config.data.limit or N_QUESTIONS
+        n = config.size.answers
         length = PROMPT_TOKENS + config.answers.max_tokens
         d_sae = sum(config.widths)
         encoding = 2.0 * shape.d_model * d_sae * (config.answers.max_tokens + 1) * n

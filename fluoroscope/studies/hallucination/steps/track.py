@@ -21,7 +21,6 @@ from fluoroscope.studies.hallucination.config import HallucinationConfig
 from fluoroscope.studies.hallucination.metrics.describe import METRICS, metrics
 from fluoroscope.studies.hallucination.settings import TrackingSettings
 from fluoroscope.studies.hallucination.signals.reading import Readings
-from fluoroscope.studies.hallucination.steps.answers import N_QUESTIONS
 from fluoroscope.studies.hallucination.steps.associate import (
     ASSOCIATE,
     detections_at,
@@ -62,7 +61,7 @@ class TrackStep(MapStep):
         self.config = config
 
     def cost(self) -> Cost:
-        n = self.config.data.limit or N_QUESTIONS
+        n = self.config.size.answers
         positions = float(n * (self.config.answers.max_tokens + 1))
         share = len(self.config.points) / 24
         seconds = 0.005 + SECONDS_A_TOKEN.get(self.config.tracking.tracker, 0.005)
