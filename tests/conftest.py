@@ -83,3 +83,9 @@ def sharing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     for name, size in zip(("MIN_GROUP", "MIN_SAVED"), sizes or (), strict=False):
         monkeypatch.setattr(f"fluoroscope.models.prompt_sharing.{name}", size)
     return request.param
+
+
+@pytest.fixture
+def no_pictures(monkeypatch) -> None:
+    """Reports without files of figures, which take longer than the numbers in them."""
+    monkeypatch.setattr("fluoroscope.runs.report.save_chart", lambda *_: None)

@@ -30,12 +30,6 @@ def quick_run(tmp_path_factory) -> Run:
 
 
 @pytest.fixture
-def no_pictures(monkeypatch) -> None:
-    """Reports without files of figures, which take longer than the numbers in them."""
-    monkeypatch.setattr(_PICTURES, lambda *_: None)
-
-
-@pytest.fixture
 def stranger(random_model, tmp_path) -> Path:
     """A random model that has never seen a game (`model`), and SAEs of it (`saes`)."""
     for name in ("model", "saes"):

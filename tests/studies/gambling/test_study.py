@@ -2,20 +2,17 @@
 and with models that do not follow them.
 """
 
-import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-import quick_study
-from quick_study import Actor, quick_spec, strike_each_step
+from quick_study import Actor, quick_spec
+from strikes import end_after_kills, strike_each_step
 
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, RunError
@@ -119,7 +116,7 @@ def test_stopped_in_every_step_it_ends_with_the_bytes_of_worker_processes_left_a
     struck = tmp_path / "struck"
     struck.mkdir()
     monkeypatch.setattr(GamblingStudy, "steps", GamblingStudy.steps)
-    strike_each_step(strike, struck)
+    strike_each_step(GamblingStudy, strike, struck)
     strikes = []
     while True:
         try:
@@ -133,13 +130,7 @@ def test_stopped_in_every_step_it_ends_with_the_bytes_of_worker_processes_left_a
 
 @pytest.mark.slow
 def test_killed_in_every_step_and_every_merge_it_ends_with_the_same_bytes(quick_run, tmp_path):
-    struck = tmp_path / "struck"
-    struck.mkdir()
-    command = [sys.executable, quick_study.__file__, str(tmp_path), str(struck)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    codes = []
-    while not codes or codes[-1] == -signal.SIGKILL:
-        codes.append(subprocess.run(command, env=environment, check=False).returncode)
+    codes = end_after_kills("gambling", quick_spec(), "quick", tmp_path)
     assert codes == [-signal.SIGKILL] * 2 * len(STEPS) + [0]
     run = Run(tmp_path / "quick", "gambling", quick_run.config)
     assert result_bytes(run) == result_bytes(quick_run)
