@@ -1,4 +1,4 @@
-"""What became of runs: `fluoro list`, `show`, `compare`, `status`, `query`; and `fluoro doctor`."""
+"""What became of runs: `fluoro list`, `show`, `status`, `query`; and `fluoro doctor`."""
 
 import time
 from contextlib import suppress
@@ -40,18 +40,6 @@ def show(run_name: RunName) -> None:
     for name in about["tables"]:
         table = polars.read_csv(folder / "tables" / name, infer_schema_length=None)
         print_frame(table, f"tables/{name}")
-
-
-@app.command()
-def compare(first: RunName, second: RunName) -> None:
-    """Two runs: the settings in which they differ, and their tables side by side."""
-    from fluoroscope.runs.ledger import compare_settings, compare_tables, find_run
-
-    a, b = find_run(first), find_run(second)
-    settings = compare_settings(a, b)
-    print_frame(settings, "Settings that differ" if settings.height else "The same settings")
-    for name, table in compare_tables(a, b).items():
-        print_frame(table, f"tables/{name}.csv")
 
 
 @app.command()

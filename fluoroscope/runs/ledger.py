@@ -14,7 +14,7 @@ from fluoroscope.core.registry import nearest
 from fluoroscope.runs.events import FILE as EVENTS
 from fluoroscope.runs.events import read_events
 from fluoroscope.runs.lock import working_process
-from fluoroscope.runs.record import FILE, RunRecord, flatten, read_record, runs_root
+from fluoroscope.runs.record import FILE, flatten, read_record, runs_root
 from fluoroscope.runs.run import DONE
 
 RUN_SCHEMA = {
@@ -111,61 +111,6 @@ def show(folder: Path) -> dict[str, Any]:  # Any: JSON values.
         "tables": [path.name for path in sorted((folder / "tables").glob("*.csv"))],
         "report": str(folder / "report.html") if (folder / "report.html").exists() else None,
     }
-
-
-def compare_settings(a: Path, b: Path) -> polars.DataFrame:
-    """The settings in which two runs differ, as resolved."""
-    first, second = (_settings(read_record(folder)) for folder in (a, b))
-    keys = sorted(first.keys() | second.keys())
-    rows = [(key, first.get(key), second.get(key)) for key in keys]
-    texts = [(key, _text(x), _text(y)) for key, x, y in rows if x != y]
-    schema = dict.fromkeys(("setting", *_two_names(a, b)), polars.String)
-    return polars.DataFrame(texts, schema=schema, orient="row")
-
-
-def _settings(record: RunRecord) -> dict[str, object]:
-    return {"study": record.study, **dict(flatten(record.config))}
-
-
-def _two_names(a: Path, b: Path) -> tuple[str, str]:
-    return (a.name, b.name) if a.name != b.name else (str(a), str(b))
-
-
-def _text(value: object) -> str:
-    return "-" if value is None else str(value)
-
-
-def compare_tables(a: Path, b: Path) -> dict[str, polars.DataFrame]:
-    """Tables that both runs have, rows matched by what is not a measurement, side by side.
-
-    A column with fractions is a measurement; the others (layer, hook point, sizes) say which row.
-    """
-    found: dict[str, polars.DataFrame] = {}
-    for path in sorted((a / "tables").glob("*.csv")):
-        other = b / "tables" / path.name
-        if other.exists():
-            frames = [polars.read_csv(file, infer_schema_length=None) for file in (path, other)]
-            found[path.stem] = _side_by_side(frames[0], frames[1], _two_names(a, b))
-    return found
-
-
-def _side_by_side(
-    left: polars.DataFrame, right: polars.DataFrame, names: tuple[str, str]
-) -> polars.DataFrame:
-    shared = [column for column in left.columns if column in right.columns]
-    measured = [c for c in shared if left[c].dtype.is_float() or right[c].dtype.is_float()]
-    keys = [column for column in shared if column not in measured]
-    if not keys:
-        left, right, keys = left.with_row_index("row"), right.with_row_index("row"), ["row"]
-    parts = [
-        frame.select(
-            *keys, *(polars.col(c).cast(polars.Float64).alias(f"{c} {name}") for c in measured)
-        )
-        for frame, name in ((left, names[0]), (right, names[1]))
-    ]
-    joined = parts[0].join(parts[1], on=keys, how="full", coalesce=True, nulls_equal=True)
-    order = [f"{column} {name}" for column in measured for name in names]
-    return joined.select(*keys, *order).sort(keys, nulls_last=True)
 
 
 def query(folder: Path, sql: str) -> polars.DataFrame:

@@ -21,6 +21,7 @@ from fluoroscope.runs import report_html
 from fluoroscope.runs.latex import latex_table
 from fluoroscope.runs.markdown_lite import markdown_html
 from fluoroscope.runs.report_cards import Context, FeatureCard, card_html, contexts_html
+from fluoroscope.runs.report_strips import Strip, strips_html
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ class Report:
         """Rows of tokens, each on a ground whose strength is its activation."""
         body = contexts_html(contexts)
         self._blocks.append(report_html.boxed_html("context-box", body, caption))
+
+    def strips(self, strips: Sequence[Strip], caption: str = "") -> None:
+        """Texts whose tokens each stand above the numbers that are known of them."""
+        body = strips_html(strips)
+        self._blocks.append(report_html.boxed_html("strip-box", body, caption))
 
     def cards(self, cards: Sequence[FeatureCard]) -> None:
         """Identity cards, side by side where the window is wide enough."""

@@ -36,23 +36,31 @@ def settings_text(title: str, kind: type[Config]) -> Group:
 
 
 def list_settings(
-    kind: type[Config], prefix: str = "", inside_how: bool = False
+    kind: type[Config], prefix: str = "", inside_how: bool = False, default: Config | None = None
 ) -> Iterator[Setting]:
-    """Every setting by its dotted key; nested configurations are spelled out."""
+    """Every setting by its dotted key; nested configurations are spelled out.
+
+    `default` is what `kind` is where nothing is said of it, if that is not its own default.
+    """
     for name, field in kind.model_fields.items():
         extra = field.json_schema_extra
         is_how = inside_how or (isinstance(extra, Mapping) and bool(extra.get("how")))
-        nested = [part for part in _parts(field.annotation) if _is_config(part)]
-        if nested and len(nested) == len(_parts(field.annotation)):
-            if len(nested) == 1 and nested[0].__doc__:
-                yield Setting(f"{prefix}{name}.", "", "", _one_line(nested[0].__doc__), is_how)
+        given = _default(field) if default is None else getattr(default, name)
+        parts = [part for part in _parts(field.annotation) if part is not type(None)]
+        nested = [part for part in parts if _is_config(part)]
+        if nested and len(nested) == len(parts):
+            may_be_none = "may be none" if type(None) in _parts(field.annotation) else ""
+            doc = field.description or (nested[0].__doc__ if len(nested) == 1 else "")
+            if doc:
+                yield Setting(f"{prefix}{name}.", may_be_none, "", _one_line(doc), is_how)
             for part in nested:
-                yield from list_settings(part, f"{prefix}{name}.", is_how)
+                own = given if isinstance(given, part) else None
+                yield from list_settings(part, f"{prefix}{name}.", is_how, own)
             continue
         yield Setting(
             prefix + name,
             type_text(field.annotation),
-            _default_text(field),
+            _default_text(given),
             _one_line(field.description or ""),
             is_how,
         )
@@ -88,8 +96,13 @@ def _is_config(annotation: Any) -> bool:  # Any: see `type_text`.
     return isinstance(annotation, type) and issubclass(annotation, Config)
 
 
-def _default_text(field: FieldInfo) -> str:
+def _default(field: FieldInfo) -> Any:  # Any: of the field's type.
     if field.is_required():
+        return PydanticUndefined
+    return field.get_default(call_default_factory=not field.default_factory_takes_validated_data)
+
+
+def _default_text(default: Any) -> str:  # Any: see `_default`.
+    if default is PydanticUndefined:
         return "  needed"
-    default = field.get_default(call_default_factory=not field.default_factory_takes_validated_data)
-    return "" if default is PydanticUndefined else f" = {'none' if default is None else default}"
+    return f" = {'none' if default is None else default}"

@@ -4,13 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fluoroscope.core.config import Config
 from fluoroscope.core.sink import Sink
 from fluoroscope.runs.record import load_class, read_record
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
+
+if TYPE_CHECKING:
+    from fluoroscope.runs.report import Report
 
 SpecT = TypeVar("SpecT", bound=Config)
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -55,6 +58,12 @@ class Study(ABC, Generic[SpecT, ConfigT]):
 
     def report(self, run: Run, sink: Sink) -> None:
         """Writes tables/, figures/ and report.html once every step is done."""
+
+    def compare(self, runs: Sequence[Path], report: "Report") -> None:
+        """Adds what is to be said of several runs of this study, by their folders."""
+        from fluoroscope.runs.compare import compare_runs
+
+        compare_runs(runs, report)
 
 
 def open_study(folder: Path, device: str = "cpu") -> tuple[Run, Study[Config, Config]]:

@@ -10,8 +10,6 @@ from toy_runs import run_toy
 from fluoroscope.core.errors import ConfigError, DamagedError, RunError
 from fluoroscope.runs.how import How
 from fluoroscope.runs.ledger import (
-    compare_settings,
-    compare_tables,
     find_run,
     latest_runs,
     list_runs,
@@ -71,19 +69,6 @@ def test_show_tells_settings_steps_and_tables(root: Path) -> None:
     assert about["steps"] == {"numbers": True, "walks": True}
     assert about["tables"] == ["norms.csv"]
     assert about["provenance"]["packages.torch"]
-
-
-def test_compare_shows_only_what_differs_and_tables_side_by_side(root: Path) -> None:
-    settings = compare_settings(root / "one", root / "two")
-    assert settings.rows() == [("seed", "0", "2")]
-    table = compare_tables(root / "one", root / "two")["norms"]
-    assert table.columns == ["walk", "norm one", "norm two"]
-    own = polars.read_csv(root / "two" / "tables" / "norms.csv")
-    assert table["norm two"].to_list() == own["norm"].to_list()
-
-
-def test_a_run_compared_with_itself_differs_in_nothing(root: Path) -> None:
-    assert compare_settings(root / "one", root / "one").height == 0
 
 
 def test_sql_reads_events_tables_and_parquet_of_all_shards(root: Path) -> None:
