@@ -22,7 +22,7 @@ from fluoroscope.models.hub import (
 )
 from fluoroscope.runs.record import runs_root
 
-SAEFormat = Literal["native", "llama_scope", "gemma_scope"]
+SAEFormat = Literal["native", "llama_scope", "gemma_scope", "layered"]
 
 _HUB_NAME = re.compile(
     r"([\w.-]+/(?:Llama[\w.]*-.*LX|gemma-scope-)[\w.-]*)((?:/[\w.-]+)*)(?:@(.+))?"
@@ -104,7 +104,7 @@ class SAEPlace:
     """Its weights, within its folder."""
 
     hook_point: str | None
-    """As names, or a native sidecar, say."""
+    """As names, a native sidecar, or metadata say."""
 
     def __str__(self) -> str:
         return str(self.files) if self.folder == "." else f"{self.files}/{self.folder}"
@@ -121,6 +121,8 @@ class SAEPlace:
                 return _llama_facts(self)
             case "gemma_scope":
                 return _gemma_facts(self)
+            case "layered":
+                return _layered_facts(self)
 
 
 def find_places(name: str) -> list[SAEPlace]:
@@ -156,7 +158,8 @@ def find_places(name: str) -> list[SAEPlace]:
 
 
 def _places(files: Folder | HubFolder, inside: tuple[str, ...]) -> list[SAEPlace]:
-    found = [*_native(files), *_llama(files), *_gemma(files)]
+    # A run may hold its SAEs a second time, exported as one file a layer.
+    found = [*_native(files), *_llama(files), *_gemma(files)] or [*_layered(files)]
     meant = [place for place in found if set(inside) <= set(PurePosixPath(place.folder).parts)]
     # Of Gemma Scope's several sparsities of a layer and width, one is the canonical.
     canonical = {PurePosixPath(place.folder).parent for place in meant if _is_canonical(place)}
@@ -216,6 +219,21 @@ def _gemma(files: Folder | HubFolder) -> Iterator[SAEPlace]:
             yield SAEPlace("gemma_scope", files, str(folder), PARAMS, point)
 
 
+def _layered(files: Folder | HubFolder) -> Iterator[SAEPlace]:
+    from fluoroscope.sae.formats.layered import GLOBS, layer_in_name, layered_point
+
+    if isinstance(files, HubFolder):
+        return
+    known: set[tuple[PurePosixPath, int]] = set()
+    for file in [PurePosixPath(file) for glob in GLOBS for file in files.find(glob)]:
+        layer = layer_in_name(file.name)
+        # The same layer as safetensors and as .pt is one SAE, converted.
+        if layer is not None and (file.parent, layer) not in known:
+            known.add((file.parent, layer))
+            point = str(layered_point(files.get(str(file))))
+            yield SAEPlace("layered", files, str(file.parent), file.name, point)
+
+
 def _native_facts(place: SAEPlace) -> SAEFacts:
     from fluoroscope.sae.formats.native import SIDECAR
 
@@ -268,3 +286,11 @@ def _gemma_facts(place: SAEPlace) -> SAEFacts:
     if d_sae is None:
         raise ConfigError(f"{place} does not say how many latents it has, as width_16k would.")
     return SAEFacts(place.hook_point, d_model, d_sae, place.files.sha256(weights))
+
+
+def _layered_facts(place: SAEPlace) -> SAEFacts:
+    from fluoroscope.sae.formats.layered import layered_facts
+
+    weights = place.file(place.weights)
+    point, d_model, d_sae = layered_facts(place.files.get(weights))
+    return SAEFacts(str(point), d_model, d_sae, place.files.sha256(weights))

@@ -125,6 +125,7 @@ def load_choice(
     refused for a `model` with others; of a release only the width is known.
     """
     from fluoroscope.sae.formats.gemma_scope import load_gemma_scope
+    from fluoroscope.sae.formats.layered import load_layered
     from fluoroscope.sae.formats.llama_scope import HYPERPARAMS, WEIGHTS, load_llama_scope
     from fluoroscope.sae.formats.native import load_sae
 
@@ -141,6 +142,10 @@ def load_choice(
         case "gemma_scope":
             weights = _content(choice, choice.file, choice.weights_sha256)
             sae = load_gemma_scope(weights, choice.hook_point, device=device)
+        case "layered":
+            weights = _content(choice, choice.file, choice.weights_sha256)
+            own = None if model is None else model.to_json()
+            sae = load_layered(weights, device=device, model=own)
     is_other = (str(sae.hook_point), sae.d_model, sae.d_sae) != (
         choice.hook_point,
         choice.d_model,
