@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import fluoroscope
-from fluoroscope.cli import gambling, ledger, organism, steer, studies, sweep
+from fluoroscope.cli import gambling, hallucination, ledger, organism, results, steer, studies, sweep
 from fluoroscope.core.errors import UserError
 
 app = typer.Typer(
@@ -26,10 +26,12 @@ app = typer.Typer(
 # The commands of a part without a name are commands of `fluoro` itself.
 app.add_typer(studies.app)
 app.add_typer(ledger.app)
+app.add_typer(results.app)
 app.add_typer(steer.app)
 app.add_typer(organism.app, name="organism")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(gambling.app, name="gambling")
+app.add_typer(hallucination.app, name="hallucination")
 
 
 def main() -> None:

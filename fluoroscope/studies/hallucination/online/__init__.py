@@ -1,0 +1,1 @@
+"""A score after every token, from what is known by then."""
