@@ -163,8 +163,21 @@ def _ours(given: SeedSettings) -> Settings:
         "model": _MODELS.get(base, base),
         "train": train,
         "data": {**_DATA[given.dataset.primary], "path": "hf:"},
-        "tracking": {"top": given.tracking.top_k_features},
+        "tracking": {"top": given.tracking.top_k_features, "seed_cost": _seed_cost(given)},
     }
+
+
+def _seed_cost(given: SeedSettings) -> Settings:
+    tracking = given.tracking
+    found: Settings = {}
+    if tracking.association_threshold is not None:
+        found["threshold"] = tracking.association_threshold
+    if tracking.birth_threshold is not None:
+        found["birth"] = tracking.birth_threshold
+    if tracking.use_feature_id_matching is not None:
+        by_number = tracking.use_feature_id_matching
+        found["assignment"] = "feature_id" if by_number else "hungarian"
+    return found
 
 
 def _sae(given: SeedSettings) -> Settings:
@@ -208,11 +221,24 @@ def _taken(given: SeedSettings) -> Mapping[str, str]:
         )
     if given.model.n_layers is not None:
         found["model.n_layers"] = f"train.hook_points_per_loop={train['hook_points_per_loop']}"
+    for key, name in _COSTS.items():
+        if name in ours["tracking"]["seed_cost"]:
+            value = ours["tracking"]["seed_cost"][name]
+            found[f"tracking.{key}"] = (
+                f"tracking.seed_cost.{name}={value} (for tracking.tracker=seed_cost alone)"
+            )
     aims = {name: sae[name] for name in ("target_l0", "k") if name in sae}
     for name, aim in aims.items():
         found["the middle of sae_training.target_sparsity_min and _max"] = f"train.sae.{name}={aim}"
     return found
 
+
+_COSTS = {
+    "association_threshold": "threshold",
+    "birth_threshold": "birth",
+    "use_feature_id_matching": "assignment",
+}
+"""The plan's keys -> ours of its tracker."""
 
 _REASONS: Sequence[tuple[str, tuple[str, ...], str]] = (
     ("project", ("name", "version", "description"), "a run has a --name, and records its settings"),
@@ -244,12 +270,9 @@ _REASONS: Sequence[tuple[str, tuple[str, ...], str]] = (
             "semantic_weight",
             "activation_weight",
             "position_weight",
-            "association_threshold",
-            "birth_threshold",
-            "use_feature_id_matching",
         ),
-        "links and births are weighed by likelihoods that are estimated from the data "
-        "(tracking.tracker chooses how); the plan's costs are fixed, its third is always 0",
+        "links are weighed by likelihoods that are estimated from the data; the plan's own costs "
+        "(0.6, 0.2 and a third that is always 0) are those of tracking.tracker=seed_cost",
     ),
     ("tracking", ("death_threshold",), "nothing ever used it"),
     (

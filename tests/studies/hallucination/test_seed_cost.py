@@ -1,8 +1,14 @@
 import numpy as np
 from some_links import tracks_of
 
+from fluoroscope.studies.hallucination.settings import SeedCostSettings
 from fluoroscope.studies.hallucination.tracking.detections import Detections
-from fluoroscope.studies.hallucination.tracking.seed_cost import SeedCost, association_costs
+from fluoroscope.studies.hallucination.tracking.seed_cost import (
+    SeedCost,
+    SeedCosts,
+    association_costs,
+    cost_links,
+)
 
 
 def detections(*rows):
@@ -10,6 +16,11 @@ def detections(*rows):
     layers, latents, activations = zip(*rows, strict=True)
     values = np.array(activations, float)
     return Detections(np.array(layers, np.int32), np.array(latents, np.int32), values, values)
+
+
+def tracked(found, directions, n_layers, **settings):
+    given = SeedCostSettings(**settings)
+    return SeedCost(given).track(cost_links(found, directions, n_layers, given))
 
 
 def at(*degrees):
@@ -36,46 +47,62 @@ def test_the_assignment_comes_first_and_the_threshold_after():
     directions = at(0, 90, 30, -90)
     costs = association_costs(directions[:2], directions[2:], np.ones(2), np.ones(2))
     np.testing.assert_allclose(costs, [[0.6 * (1 - 0.75**0.5), 0.6], [0.3, 1.2]])
-    assert tracks_of(SeedCost().track(found, directions, 2)) == [[0], [1, 2], [3]]
-    assert tracks_of(SeedCost("greedy").track(found, directions, 2)) == [[0, 2], [1], [3]]
+    assert tracks_of(tracked(found, directions, 2)) == [[0], [1, 2], [3]]
+    assert tracks_of(tracked(found, directions, 2, assignment="greedy")) == [[0, 2], [1], [3]]
 
 
 def test_tracks_die_at_once_and_are_born_above_the_threshold():
     found = detections((0, 0, 1.0), (0, 1, 0.5), (2, 0, 1.0), (2, 1, 0.6), (3, 0, 0.1))
     directions = at(0, 90, 0, 90, 10)
-    result = SeedCost().track(found, directions, 4)
+    result = tracked(found, directions, 4)
     # The second is not above 0.5; nothing is there in layer 1; the last joins however weak.
     assert tracks_of(result) == [[0], [2, 4], [3]]
     assert result.existence.tolist() == [1, 1, 1]
     assert result.parents.tolist() == [-1, -1, -1]
-    sensitive = SeedCost(birth=0.3).track(found, directions, 4)
+    sensitive = tracked(found, directions, 4, birth=0.3)
     assert tracks_of(sensitive) == [[0], [1], [2, 4], [3]]
 
 
 def test_the_latest_direction_and_activation_are_what_is_compared():
     found = detections((0, 0, 1.0), (1, 0, 1.0), (2, 0, 1.0), (3, 0, 9.0))
     # 60 degrees cost 0.3 and nine times the activation 0.16; 120 degrees alone would cost 0.9.
-    assert tracks_of(SeedCost().track(found, at(0, 60, 120, 120), 4)) == [[0, 1, 2, 3]]
-    assert tracks_of(SeedCost().track(found, at(0, 60, 120, 180), 4)) == [[0, 1, 2, 3]]
-    assert tracks_of(SeedCost().track(found, at(0, 60, 120, 190), 4)) == [[0, 1, 2], [3]]
+    assert tracks_of(tracked(found, at(0, 60, 120, 120), 4)) == [[0, 1, 2, 3]]
+    assert tracks_of(tracked(found, at(0, 60, 120, 180), 4)) == [[0, 1, 2, 3]]
+    assert tracks_of(tracked(found, at(0, 60, 120, 190), 4)) == [[0, 1, 2], [3]]
 
 
 def test_greedy_lets_the_loudest_track_choose_first():
     found = detections((0, 0, 1.0), (0, 1, 2.0), (1, 2, 2.0))
     directions = at(0, 20, 5)
-    assert tracks_of(SeedCost("greedy").track(found, directions, 2)) == [[0], [1, 2]]
+    assert tracks_of(tracked(found, directions, 2, assignment="greedy")) == [[0], [1, 2]]
 
 
 def test_a_feature_id_goes_on_whatever_the_cost_and_nothing_where_disabled():
     found = detections((0, 7, 1.0), (0, 3, 1.0), (1, 3, 0.6), (1, 5, 0.6))
     directions = at(0, 0, 180, 0)
-    assert tracks_of(SeedCost("feature_id").track(found, directions, 2)) == [[0], [1, 2], [3]]
-    assert tracks_of(SeedCost("disabled").track(found, directions, 2)) == [[0], [1], [2], [3]]
+    assert tracks_of(tracked(found, directions, 2, assignment="feature_id")) == [[0], [1, 2], [3]]
+    assert tracks_of(tracked(found, directions, 2, assignment="disabled")) == [[0], [1], [2], [3]]
 
 
 def test_no_detections_give_no_tracks():
     none = np.zeros(0)
     empty = Detections(none.astype(np.int32), none.astype(np.int32), none, none)
-    result = SeedCost().track(empty, np.zeros((0, 2)), 3)
+    result = tracked(empty, np.zeros((0, 2)), 3)
     assert len(result) == 0
     assert result.n_layers == 3
+
+
+def test_links_by_the_decoders_of_layers_are_those_by_the_directions_of_detections():
+    settings = SeedCostSettings()
+    decoders = [np.random.default_rng(layer).normal(size=(5, 3)) for layer in range(3)]
+    found = detections((0, 4, 1.0), (0, 1, 2.0), (1, 3, 1.5), (2, 0, 0.2), (2, 2, 0.9))
+    directions = np.stack(
+        [decoders[layer][latent] for layer, latent in zip(found.layers, found.latents, strict=True)]
+    )
+    one, other = (
+        SeedCosts(decoders, settings).links(found),
+        cost_links(found, directions, 3, settings),
+    )
+    np.testing.assert_array_equal(one.targets, [2, 2, 3, 4])
+    np.testing.assert_allclose(one.scores, other.scores)
+    np.testing.assert_allclose(one.births, found.activations - 0.5)

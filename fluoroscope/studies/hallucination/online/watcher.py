@@ -30,16 +30,15 @@ from fluoroscope.studies.hallucination.online.columns import COLUMNS, UNCERTAINT
 from fluoroscope.studies.hallucination.online.detector import OnlineDetector
 from fluoroscope.studies.hallucination.online.stepping import OneRow, Seen
 from fluoroscope.studies.hallucination.signals.tokens import AnswerTokens, answer_tokens
-from fluoroscope.studies.hallucination.tracking.association import AssociationModel
 from fluoroscope.studies.hallucination.tracking.detections import Active, detect
-from fluoroscope.studies.hallucination.tracking.trackers import Tracker
+from fluoroscope.studies.hallucination.tracking.trackers import LinkModel, Tracker
 
 
 @dataclass(frozen=True, eq=False)
 class Tracking:
     """How the latents of a token become tracks, as in the run that the detector is of."""
 
-    association: AssociationModel
+    association: LinkModel
     scales: Float[np.ndarray, "l d_sae"]
     tracker: Tracker
     top: int

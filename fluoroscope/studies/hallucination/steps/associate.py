@@ -41,6 +41,8 @@ from fluoroscope.studies.hallucination.tracking.detections import (
     detect,
     scale_of_latents,
 )
+from fluoroscope.studies.hallucination.tracking.seed_cost import SeedCosts
+from fluoroscope.studies.hallucination.tracking.trackers import SEED_COST, LinkModel
 from fluoroscope.studies.hallucination.tracking.transport import neighbour_graph, transport
 
 ASSOCIATE = "associate"
@@ -149,6 +151,21 @@ def read_association(run: Run) -> tuple[AssociationModel, Float[np.ndarray, "l d
         return load_association(folder), read_tensors(folder / SCALES)["scales"].numpy()
 
     return run.cached((ASSOCIATE, "model"), load)
+
+
+def read_link_model(run: Run) -> tuple[LinkModel, Float[np.ndarray, "l d_sae"]]:
+    """What says how likely detections are one feature, for the run's tracker; and the scales."""
+    model, scales = read_association(run)
+    config: HallucinationConfig = run.config
+    if config.tracking.tracker != SEED_COST:
+        return model, scales
+
+    def load() -> SeedCosts:
+        saes = load_layers(run, config, "cpu")
+        decoders = [saes[str(point)].W_dec.numpy() for point in config.points]
+        return SeedCosts(decoders, config.tracking.seed_cost)
+
+    return run.cached((ASSOCIATE, SEED_COST), load), scales
 
 
 def _active(latents: SparseLatents, row: int) -> Active:

@@ -18,18 +18,20 @@ from fluoroscope.core.tensors import read_tensors
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.hallucination.config import HallucinationConfig
+from fluoroscope.studies.hallucination.layers import sae_inputs
 from fluoroscope.studies.hallucination.metrics.describe import METRICS, metrics
 from fluoroscope.studies.hallucination.settings import TrackingSettings
 from fluoroscope.studies.hallucination.signals.reading import Readings
 from fluoroscope.studies.hallucination.steps.associate import (
     ASSOCIATE,
     detections_at,
-    read_association,
+    read_link_model,
 )
 from fluoroscope.studies.hallucination.steps.read import READ, READABLE, READINGS, unpacked
 from fluoroscope.studies.hallucination.tracking.detections import Detections
 from fluoroscope.studies.hallucination.tracking.links import Links
 from fluoroscope.studies.hallucination.tracking.mht import MHT
+from fluoroscope.studies.hallucination.tracking.seed_cost import SeedCost
 from fluoroscope.studies.hallucination.tracking.trackers import TRACKERS, Tracker
 from fluoroscope.studies.hallucination.tracking.tracks import TrackSet
 
@@ -55,10 +57,10 @@ class TrackStep(MapStep):
     """A shard for each of what was read."""
 
     name = TRACK
-    inputs = (READ, ASSOCIATE)
 
     def __init__(self, config: HallucinationConfig) -> None:
         self.config = config
+        self.inputs = (*sae_inputs(config), READ, ASSOCIATE)
 
     def cost(self) -> Cost:
         n = self.config.size.answers
@@ -100,7 +102,7 @@ class TrackStep(MapStep):
         write_parquet(folder / METRICS_FILE, pl.concat(parts))
 
     def _tracked(self, run: Run, readings: Readings, answer: int) -> "Iterator[_Tracked]":
-        model, scales = read_association(run)
+        model, scales = read_link_model(run)
         tracker = make_tracker(self.config.tracking)
         start = int(readings.offsets[answer]) + answer
         stop = int(readings.offsets[answer + 1]) + answer + 1
@@ -124,7 +126,9 @@ class _Tracked(NamedTuple):
 
 def make_tracker(settings: TrackingSettings) -> Tracker:
     kind = TRACKERS.load(settings.tracker)
-    return MHT(settings.hypotheses, settings.n_scan) if kind is MHT else kind()
+    if kind is MHT:
+        return MHT(settings.hypotheses, settings.n_scan)
+    return SeedCost(settings.seed_cost) if kind is SeedCost else kind()
 
 
 def track_points(

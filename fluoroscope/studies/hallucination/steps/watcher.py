@@ -10,7 +10,7 @@ from fluoroscope.studies.hallucination.config import HallucinationConfig
 from fluoroscope.studies.hallucination.layers import load_layers, sae_choices
 from fluoroscope.studies.hallucination.online.detector import check_model, load_detector
 from fluoroscope.studies.hallucination.online.watcher import Tracking, Watcher
-from fluoroscope.studies.hallucination.steps.associate import ASSOCIATE, read_association
+from fluoroscope.studies.hallucination.steps.associate import ASSOCIATE, read_link_model
 from fluoroscope.studies.hallucination.steps.online import FINAL, ONLINE
 from fluoroscope.studies.hallucination.steps.track import make_tracker
 from fluoroscope.studies.hallucination.tracking.association import SETTINGS as ASSOCIATION
@@ -24,7 +24,7 @@ def open_watcher(run: Run, model: LanguageModel) -> Watcher:
     check_model(about["model"], model.identity.to_json(), run.name)
     for recorded, choice in zip(about["saes"], sae_choices(run, config), strict=True):
         check_recorded(recorded, choice, f"The online detector of run {run.name}")
-    association, scales = read_association(run)
+    association, scales = read_link_model(run)
     found = read_json(run.shard_folder(ASSOCIATE, "all") / ASSOCIATION)["tensors_sha256"]
     if found != about["association_sha256"]:
         raise MismatchError(

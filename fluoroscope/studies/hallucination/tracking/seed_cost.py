@@ -9,86 +9,144 @@ detection is dead at once, and a detection without a track begins one if its act
 the birth threshold. For comparison: activations are raw, so thresholds mean something else for
 every latent, and with cosines of 0.2 to 0.5 as matches most pairs are chance.
 
-Axes: n detections, d model width, t tracks that are alive, c detections of a layer.
+`SeedCosts` makes links of a token whose scores are costs with a minus, not log-likelihood ratios;
+`SeedCost` is the tracker for such links, and for no others.
+
+Axes: n detections, d model width, l layers, s latents, t tracks that are alive, c detections of a
+layer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int32, Int64
 from scipy.optimize import linear_sum_assignment
 
+from fluoroscope.studies.hallucination.settings import Assignment, SeedCostSettings
 from fluoroscope.studies.hallucination.tracking.detections import Detections
+from fluoroscope.studies.hallucination.tracking.links import Links
+from fluoroscope.studies.hallucination.tracking.trackers import Tracker
 from fluoroscope.studies.hallucination.tracking.tracks import TrackSet
-
-Association = Literal["hungarian", "greedy", "feature_id", "disabled"]
-"""The assignment; tracks with the highest activation choose first; the same latent number
-goes on, at any cost; or nothing ever goes on.
-"""
 
 SEMANTIC, ACTIVATION, POSITION = 0.6, 0.2, 0.2
 _SILENT, _LOUD = 1e-6, 0.1
 _NOWHERE = 0.0
 """The cost of the position, whatever it is."""
 
+_NEVER = -1.0
+"""A miss has a score, but no link leaps over a layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class SeedCosts:
+    """Links by weighted costs, for the SAEs whose decoders are given."""
+
+    directions: Sequence[Float[np.ndarray, "s d"]]
+    """Of the latents of each layer."""
+
+    settings: SeedCostSettings
+
+    def links(self, detections: Detections) -> Links:
+        """Every pair of detections in adjacent layers, or those that the assignment may take."""
+        width = self.directions[0].shape[1]
+        rows = np.zeros((len(detections), width), np.float64)
+        for layer, decoder in enumerate(self.directions):
+            here = detections.layers == layer
+            rows[here] = decoder[detections.latents[here]]
+        return cost_links(detections, rows, len(self.directions), self.settings)
+
+
+def cost_links(
+    detections: Detections,
+    directions: Float[np.ndarray, "n d"],
+    n_layers: int,
+    settings: SeedCostSettings,
+) -> Links:
+    """Scores are costs with a minus, and births activations less the birth threshold."""
+    starts = np.searchsorted(detections.layers, np.arange(n_layers + 1))
+    activations = detections.activations
+    targets: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    counts = np.zeros(len(detections), np.int64)
+    for layer in range(n_layers - 1):
+        here = np.arange(starts[layer], starts[layer + 1])
+        there = np.arange(starts[layer + 1], starts[layer + 2])
+        costs = association_costs(
+            directions[here], directions[there], activations[here], activations[there]
+        )
+        may = _may_join(detections.latents[here], detections.latents[there], settings.assignment)
+        sources, columns = np.nonzero(may)
+        counts[here] = may.sum(axis=1)
+        targets.append(there[columns])
+        # A latent that goes on by its number does so at any cost.
+        is_free = settings.assignment == "feature_id"
+        scores.append(np.zeros(len(sources)) if is_free else -costs[sources, columns])
+    return Links(
+        n_layers=n_layers,
+        layers=detections.layers,
+        strengths=detections.strengths,
+        births=activations - settings.birth,
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        targets=np.concatenate([*targets, np.zeros(0)]).astype(np.int32),
+        scores=np.concatenate([*scores, np.zeros(0)]),
+        miss=_NEVER,
+        end=0.0,
+        max_gap=1,
+    )
+
 
 @dataclass(frozen=True)
-class SeedCost:
-    """Needs the directions of detections, unlike the other trackers; knows no probabilities."""
+class SeedCost(Tracker):
+    """For the links of `SeedCosts`; knows no probabilities, so existence is 1 for all tracks."""
 
-    association: Association = "hungarian"
-    threshold: float = 0.5
-    """Costs below it join."""
+    settings: SeedCostSettings
 
-    birth: float = 0.5
-    """Activations above it begin a track."""
-
-    def track(
-        self, detections: Detections, directions: Float[np.ndarray, "n d"], n_layers: int
-    ) -> TrackSet:
-        """Tracks by the raw activations; existence is 1 for all of them."""
+    def track(self, links: Links) -> TrackSet:
+        """Layer by layer; a track without a detection is dead at once."""
         tracks: list[list[int]] = []
         alive: list[list[int]] = []
-        starts = np.searchsorted(detections.layers, np.arange(n_layers + 1))
-        for layer in range(n_layers):
+        starts = np.searchsorted(links.layers, np.arange(links.n_layers + 1))
+        for layer in range(links.n_layers):
             here = np.arange(starts[layer], starts[layer + 1])
-            lasts = np.array([track[-1] for track in alive], np.int64)
-            found = self._matches(detections, directions, lasts, here)
+            found = self._matches(links, [track[-1] for track in alive], here)
             for row, column in found:
                 alive[row].append(int(here[column]))
             gone = {column for _, column in found}
             births = [
                 [int(detection)]
                 for column, detection in enumerate(here)
-                if column not in gone and detections.activations[detection] > self.birth
+                if column not in gone and links.births[detection] > 0
             ]
             alive = [alive[row] for row, _ in sorted(found)] + births
             tracks += births
-        return _sure(sorted(tracks), n_layers)
+        return _sure(sorted(tracks), links.n_layers)
 
     def _matches(
-        self,
-        detections: Detections,
-        directions: Float[np.ndarray, "n d"],
-        lasts: Int64[np.ndarray, " t"],
-        here: Int64[np.ndarray, " c"],
+        self, links: Links, lasts: Sequence[int], here: Int64[np.ndarray, " c"]
     ) -> list[tuple[int, int]]:
-        if not (len(lasts) and len(here)) or self.association == "disabled":
+        if not (len(lasts) and len(here)):
             return []
-        before, now = detections.latents[lasts], detections.latents[here]
-        if self.association == "feature_id":
-            rows, columns = np.nonzero(before[:, None] == now)
-            return list(zip(rows.tolist(), columns.tolist(), strict=True))
-        activations = detections.activations
-        costs = association_costs(
-            directions[lasts], directions[here], activations[lasts], activations[here]
-        )
-        if self.association == "greedy":
-            return _greedy(costs, activations[lasts], self.threshold)
-        rows, columns = linear_sum_assignment(costs)
-        is_near = costs[rows, columns] < self.threshold
+        costs = np.full((len(lasts), len(here)), np.inf)
+        for row, last in enumerate(lasts):
+            mine = slice(links.offsets[last], links.offsets[last + 1])
+            costs[row, links.targets[mine] - here[0]] = -links.scores[mine]
+        if self.settings.assignment == "greedy":
+            return _greedy(costs, links.births[list(lasts)], self.settings.threshold)
+        # What may not join costs more than anything that may, and is taken apart below.
+        rows, columns = linear_sum_assignment(np.where(np.isinf(costs), 1e6, costs))
+        is_near = costs[rows, columns] < self.settings.threshold
         return list(zip(rows[is_near].tolist(), columns[is_near].tolist(), strict=True))
+
+
+def _may_join(
+    before: Int32[np.ndarray, " t"], now: Int32[np.ndarray, " c"], assignment: Assignment
+) -> Bool[np.ndarray, "t c"]:
+    if assignment == "disabled":
+        return np.zeros((len(before), len(now)), bool)
+    if assignment == "feature_id":
+        return before[:, None] == now
+    return np.ones((len(before), len(now)), bool)
 
 
 def association_costs(
