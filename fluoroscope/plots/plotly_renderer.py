@@ -67,6 +67,9 @@ def _panel_figure(chart: Chart, panel: Panel, shades: Mapping[str, str]) -> go.F
 
 
 def _hover_mode(marks: Sequence[Mark]) -> str:
+    # Points that say what they are say it one at a time.
+    if any(isinstance(mark, Scatter) and mark.labels is not None for mark in marks):
+        return "closest"
     return "x unified" if any(isinstance(mark, Line) for mark in marks) else "closest"
 
 

@@ -1,23 +1,15 @@
 """A hallucination study as it is worked on: the spec with what only the model and the SAEs know."""
 
-from fluoroscope.core.config import Config
 from fluoroscope.data.answers.sizes import Size, expected_size
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.steps.models import ModelConfig
 from fluoroscope.steps.sae_sources import SAEChoice
 from fluoroscope.steps.sae_training import SAETrainingConfig
-from fluoroscope.studies.hallucination.settings import (
-    AnswerSettings,
-    DataSettings,
-    DetectionSettings,
-    ReadSettings,
-    TrackingSettings,
-    ValidationSettings,
-)
+from fluoroscope.studies.hallucination.settings import HallucinationSettings
 
 
-class HallucinationConfig(Config):
+class HallucinationConfig(HallucinationSettings):
     """A `HallucinationSpec` with everything filled in."""
 
     model: ModelConfig
@@ -26,14 +18,6 @@ class HallucinationConfig(Config):
     """Those that were named; none, where they are trained here."""
 
     train: SAETrainingConfig | None
-    data: DataSettings
-    answers: AnswerSettings
-    read: ReadSettings
-    tracking: TrackingSettings
-    detection: DetectionSettings
-    validation: ValidationSettings
-    seed: int
-    threads: int
 
     @property
     def size(self) -> Size:

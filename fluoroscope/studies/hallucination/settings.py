@@ -75,11 +75,29 @@ class ReadSettings(Config):
     """Tokens that go through at once; part of what is hashed, as it decides how sums round."""
 
 
+Assignment = Literal["hungarian", "greedy", "feature_id", "disabled"]
+"""The assignment of least cost; tracks with the highest activation choose first; the same latent
+number goes on, at any cost; or nothing ever goes on."""
+
+
+class SeedCostSettings(Config):
+    """The original's weighted costs, for `tracker=seed_cost` alone."""
+
+    assignment: Assignment = "hungarian"
+
+    threshold: float = 0.5
+    """Costs below it join."""
+
+    birth: float = 0.5
+    """Raw activations above it begin a track."""
+
+
 class TrackingSettings(Config):
     """How active latents become tracks."""
 
     tracker: str = "mht"
-    """`mht`, `nearest`, `greedy`, `jpda`, or `optimum`, which needs all layers to begin."""
+    """`mht`, `nearest`, `greedy`, `jpda`; `optimum`, which needs all layers to begin; or
+    `seed_cost`, the original's."""
 
     top: PositiveInt = 50
     """Detections of a layer and token, at most: those that are strongest for their latent."""
@@ -105,12 +123,23 @@ class TrackingSettings(Config):
     n_scan: NonNegativeInt = 3
     """Layers after which the MHT decides what happened."""
 
+    seed_cost: SeedCostSettings = SeedCostSettings()
+
 
 class DetectionSettings(Config):
     """How made-up answers are told, and how that is judged."""
 
     detector: str = "logistic"
-    """Of every set of numbers alike: `logistic`, `forest`, `boosting`, `mlp`."""
+    """Of every set of numbers alike: `logistic`, `forest`, `boosting`, `mlp`. The headline is
+    about this one."""
+
+    also: list[Literal["logistic", "forest", "boosting", "mlp"]] = Field(
+        default_factory=lambda: ["forest", "boosting"]
+    )
+    """By which baseline, tracking and both are judged as well, so that nothing hangs on one."""
+
+    also_repeats: PositiveInt = 1
+    """Repeats of these, the first of `repeats`: trees take long."""
 
     folds: int = Field(default=5, ge=2)
     repeats: PositiveInt = 5
@@ -127,3 +156,42 @@ class ValidationSettings(Config):
 
     scenes: PositiveInt = 40
     """Of each difficulty."""
+
+
+class CausesSettings(Config):
+    """Tracks that are edited where the answer is drawn, to see whether they decide it."""
+
+    answers: NonNegativeInt = 100
+    """At most, one of a question, half of them made up as far as there are; 0 leaves this out."""
+
+    controls: PositiveInt = 20
+    """Of each kind, for each track that is edited, at most."""
+
+    boost: float = Field(default=2.0, gt=1)
+    """Times what they were, that latents of a boosted track are set to."""
+
+    answers_per_shard: PositiveInt = 25
+
+
+class HallucinationSettings(Config):
+    """What a user says and what is worked on have alike."""
+
+    data: DataSettings = DataSettings()
+
+    answers: AnswerSettings = AnswerSettings()
+
+    read: ReadSettings = ReadSettings()
+
+    tracking: TrackingSettings = TrackingSettings()
+
+    detection: DetectionSettings = DetectionSettings()
+
+    causes: CausesSettings = CausesSettings()
+
+    validation: ValidationSettings = ValidationSettings()
+
+    seed: NonNegativeInt = 0
+    """Of tokens, of folds, of trackers' samples and intervals."""
+
+    threads: PositiveInt = 1
+    """Threads of each worker; part of what is hashed, as it decides how sums round."""

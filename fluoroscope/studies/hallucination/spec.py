@@ -1,26 +1,14 @@
 """What a user says of the hallucination study; this module is free of torch."""
 
-from pydantic import NonNegativeInt, PositiveInt
-
 from fluoroscope.core.config import Config
 from fluoroscope.models.model_spec import ModelSpec
 from fluoroscope.steps.sae_training_spec import SAETrainingSpec
 from fluoroscope.steps.saes_spec import SAEsSpec
-from fluoroscope.studies.hallucination.settings import (
-    AnswerSettings,
-    DataSettings,
-    DetectionSettings,
-    ReadSettings,
-    TrackingSettings,
-    ValidationSettings,
-)
+from fluoroscope.studies.hallucination.settings import HallucinationSettings
 
 
-class HallucinationSpec(Config):
-    """`fluoro run hallucination`: does a model make its answer up, told by features that are
-    tracked through its layers, and by all that is simpler?
-    """
-
+class _OfAModel(Config):
+    # A base of its own, so that help names the model first.
     model: ModelSpec
     """The model that answers, or reads answers; `model=organism`, a folder, or a hub id."""
 
@@ -30,20 +18,8 @@ class HallucinationSpec(Config):
     train: SAETrainingSpec | None = None
     """How SAEs are trained here, where `saes` names none: `train.corpus=FILE`..."""
 
-    data: DataSettings = DataSettings()
 
-    answers: AnswerSettings = AnswerSettings()
-
-    read: ReadSettings = ReadSettings()
-
-    tracking: TrackingSettings = TrackingSettings()
-
-    detection: DetectionSettings = DetectionSettings()
-
-    validation: ValidationSettings = ValidationSettings()
-
-    seed: NonNegativeInt = 0
-    """Of tokens, of folds, of trackers' samples and intervals."""
-
-    threads: PositiveInt = 1
-    """Threads of each worker; part of what is hashed, as it decides how sums round."""
+class HallucinationSpec(HallucinationSettings, _OfAModel):
+    """`fluoro run hallucination`: does a model make its answer up, told by features that are
+    tracked through its layers, and by all that is simpler?
+    """

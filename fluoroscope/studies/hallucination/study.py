@@ -1,6 +1,7 @@
 """The hallucination study as steps: answers -> what is read of them -> tracks -> detectors."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 from fluoroscope.core.errors import ConfigError
@@ -9,6 +10,7 @@ from fluoroscope.data.answers.sets import ANSWER_SETS, QUESTION_SETS
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hub import model_fingerprint
 from fluoroscope.models.shape import ModelShape
+from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
@@ -20,12 +22,15 @@ from fluoroscope.steps.sae_sources import SAEChoice
 from fluoroscope.steps.sae_training import SAETrainingConfig, resolve_training, training_steps
 from fluoroscope.steps.score_saes import TRUTH
 from fluoroscope.steps.train_saes import SAES_STEP
+from fluoroscope.studies.hallucination.comparing import compare_hallucination
 from fluoroscope.studies.hallucination.config import HallucinationConfig
 from fluoroscope.studies.hallucination.detection import DETECTORS
 from fluoroscope.studies.hallucination.report import write_report
+from fluoroscope.studies.hallucination.settings import HallucinationSettings
 from fluoroscope.studies.hallucination.spec import HallucinationSpec
 from fluoroscope.studies.hallucination.steps.answers import ANSWERS, AnswersStep
 from fluoroscope.studies.hallucination.steps.associate import ASSOCIATE, AssociateStep
+from fluoroscope.studies.hallucination.steps.causes import CAUSES, CausesStep
 from fluoroscope.studies.hallucination.steps.detect import DETECT, DetectStep
 from fluoroscope.studies.hallucination.steps.evaluate import (
     EVALUATE,
@@ -33,6 +38,7 @@ from fluoroscope.studies.hallucination.steps.evaluate import (
     EvaluateStep,
     PermuteStep,
 )
+from fluoroscope.studies.hallucination.steps.online import ONLINE, OnlineStep
 from fluoroscope.studies.hallucination.steps.read import READ, ReadStep
 from fluoroscope.studies.hallucination.steps.samples import SAMPLES, SamplesStep
 from fluoroscope.studies.hallucination.steps.track import TRACK, TrackStep
@@ -49,8 +55,8 @@ class HallucinationStudy(Study[HallucinationSpec, HallucinationConfig]):
             "extract": (TOKENS, ACTIVATIONS),
             "train": (SAES_STEP, QUALITY, TRUTH),
             "track": (ANSWERS, SAMPLES, READ, ASSOCIATE, TRACK),
-            "detect": (DETECT,),
-            "evaluate": (PERMUTE, EVALUATE, VALIDATE),
+            "detect": (DETECT, ONLINE),
+            "evaluate": (PERMUTE, EVALUATE, CAUSES, VALIDATE),
         }
     )
 
@@ -69,6 +75,7 @@ class HallucinationStudy(Study[HallucinationSpec, HallucinationConfig]):
 
     def steps(self, config: HallucinationConfig) -> Sequence[MapStep]:
         sampled: list[MapStep] = [SamplesStep(config)] if config.answers.samples else []
+        caused: list[MapStep] = [CausesStep(config)] if config.causes.answers else []
         trained: list[MapStep] = []
         if config.train is not None:
             trained = training_steps(config.train, config.model, config.shape, config.seed)
@@ -80,13 +87,18 @@ class HallucinationStudy(Study[HallucinationSpec, HallucinationConfig]):
             AssociateStep(config),
             TrackStep(config),
             DetectStep(config),
+            OnlineStep(config),
             PermuteStep(config),
             EvaluateStep(config),
+            *caused,
             ValidateTrackerStep(config),
         ]
 
     def report(self, run: Run, sink: Sink) -> None:
         write_report(run, run.config)
+
+    def compare(self, runs: Sequence[Path], report: Report) -> None:
+        compare_hallucination(runs, report)
 
 
 def _resolved(spec: HallucinationSpec, *, is_sketch: bool = False) -> HallucinationConfig:
@@ -103,14 +115,7 @@ def _resolved(spec: HallucinationSpec, *, is_sketch: bool = False) -> Hallucinat
         shape=shape,
         saes=saes,
         train=train,
-        data=spec.data,
-        answers=spec.answers,
-        read=spec.read,
-        tracking=spec.tracking,
-        detection=spec.detection,
-        validation=spec.validation,
-        seed=spec.seed,
-        threads=spec.threads,
+        **{name: getattr(spec, name) for name in HallucinationSettings.model_fields},
     )
 
 

@@ -18,6 +18,7 @@ from fluoroscope.studies.hallucination.tracking.trackers import TRACKERS
 from fluoroscope.studies.hallucination.tracking.tracks import TrackSet
 from fluoroscope.studies.hallucination.tracking.validation import (
     calibration_error,
+    on_links,
     paired_difference,
     scene_scores,
     validate,
@@ -225,7 +226,7 @@ def nothing(links):
 
 def test_validation_says_by_how_much_each_tracker_leads_the_next():
     worlds = {"few": World(n_layers=6, clutter=1.0), "much": World(n_layers=6, clutter=40.0)}
-    trackers = {"everything": everything, "nothing": nothing}
+    trackers = {"everything": on_links(everything), "nothing": on_links(nothing)}
     table = validate(trackers, worlds, range(12))
     assert table.select("world", "tracker", "than").rows() == [
         ("few", "everything", "nothing"),
@@ -247,7 +248,9 @@ def test_validation_says_by_how_much_each_tracker_leads_the_next():
 
 def test_rows_of_scenes_carry_what_the_summary_is_made_of():
     worlds = {"few": World(n_layers=4)}
-    scenes = scene_scores({"everything": everything, "nothing": nothing}, worlds, [5, 7])
+    scenes = scene_scores(
+        {"everything": on_links(everything), "nothing": on_links(nothing)}, worlds, [5, 7]
+    )
     assert scenes.select("tracker", "seed").rows() == [
         ("everything", 5),
         ("nothing", 5),
@@ -267,7 +270,7 @@ def test_rows_of_scenes_carry_what_the_summary_is_made_of():
 
 def test_where_features_crowd_the_best_tracks_beat_the_best_assignments_and_these_greed():
     names = ("optimum", "nearest", "greedy")
-    trackers = {name: TRACKERS.load(name)().track for name in names}
+    trackers = {name: on_links(TRACKERS.load(name)().track) for name in names}
     table = validate(trackers, {"crowded": WORLDS["crowded"]}, range(40))
     first, second, _ = table.rows(named=True)
     for row in (first, second):

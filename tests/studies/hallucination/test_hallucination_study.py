@@ -1,5 +1,6 @@
 """The hallucination study from the first answer to the report, on the organism."""
 
+import math
 import re
 
 import polars as pl
@@ -10,8 +11,16 @@ from fluoroscope.core.errors import ConfigError, CorpusError, RunError
 from fluoroscope.core.storage import sha256_folder
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
+from fluoroscope.studies.hallucination.methods import (
+    BASELINE,
+    COMBINED,
+    TRACKING,
+    WORDS_APART,
+    methods,
+)
+from fluoroscope.studies.hallucination.metrics.describe import METRICS
 from fluoroscope.studies.hallucination.spec import HallucinationSpec
-from fluoroscope.studies.hallucination.steps.features import BASELINE, COMBINED, TRACKING
+from fluoroscope.studies.hallucination.steps.features import features, readable_answers
 from fluoroscope.studies.hallucination.study import HallucinationStudy
 from fluoroscope.studies.settings import study_spec
 
@@ -49,13 +58,19 @@ def headings(run):
 
 
 def test_the_report_says_whether_tracking_tells_anything_beside_all_that_is_simpler(run):
-    assert [one.split("<")[0] for one in headings(run)] == [
+    expected = [
         "Does tracking tell anything?",
         "Methods",
+        "Which errors are made",
+        "Which kinds are told",
         "How far scores can be believed",
+        "Single answers",
+        "A true answer beside a made-up one",
         "Trackers on known tracks",
         "What was judged",
     ]
+    found = [one.split("<")[0] for one in headings(run)]
+    assert [one for one in found if one in expected] == expected
     methods = table(run, "methods")
     assert {"style", "uncertainty", "latents", BASELINE, TRACKING, COMBINED} <= set(
         methods["method"]
@@ -66,7 +81,10 @@ def test_the_report_says_whether_tracking_tells_anything_beside_all_that_is_simp
     noise = table(run, "gates").filter(pl.col("name") == "AUROC of noise")
     assert abs(noise["value"][0] - 0.5) < 0.1
     trackers = table(run, "trackers")
-    assert set(trackers["tracker"]) == {"optimum", "mht", "jpda", "nearest", "greedy"}
+    assert set(trackers["tracker"]) == {"optimum", "mht", "jpda", "nearest", "greedy", "seed_cost"}
+    claims = table(run, "tracker_claims")
+    assert set(claims["claim"]) == {"MHT beats nearest", "nearest beats greedy"}
+    assert set(claims["world"]) == set(trackers["world"])
 
 
 def test_what_the_world_knows_of_an_answer_is_its_label(run):
@@ -144,3 +162,33 @@ def test_what_a_later_step_would_refuse_is_refused_before_the_first_answer(
     with pytest.raises(ConfigError, match=message):
         execute(HallucinationStudy(), small(**changes), "bad", root=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_methods_look_at_named_columns_of_the_same_answers(run):
+    n = len(readable_answers(run))
+    for name, method in methods(run.config).items():
+        found = features(run, run.config, method.columns)
+        assert len(found.x) == n, name
+        assert len(found.names) == (0 if method.kind == "text" else found.x[0].size), name
+    both = features(run, run.config, COMBINED).names
+    assert both[-len(METRICS)] == f"{next(iter(METRICS))} of the answer"
+    assert "surprise of words" in features(run, run.config, BASELINE).names
+
+
+def test_every_method_is_judged_by_the_order_it_settled_on_before(run):
+    folder = run.shard_folder("evaluate", "all")
+    rows = {row["method"]: row for row in pl.read_parquet(folder / "methods.parquet").to_dicts()}
+    entropy = rows["token entropy alone"]
+    assert entropy["kind"] == "raw"
+    assert math.isnan(entropy["accuracy"])
+    # The world is made so that the model is less sure of what it makes up.
+    assert entropy["auroc_low"] > 0.5
+    # To know an answer again tells something here, but nothing among answers of one text.
+    assert rows["words of the answer"]["auroc"] > 0.6
+    assert rows["words of the answer"]["auroc_same_answer"] == 0.5
+    # One of a few cities is the answer to every question, so all of them hang together.
+    assert WORDS_APART not in rows
+    detectors = pl.read_parquet(folder / "detectors.parquet")
+    assert detectors["detector"].to_list() == ["logistic", "forest", "boosting"]
+    assert detectors["both"][0] == rows[COMBINED]["auroc"]
+    assert pl.read_parquet(folder / "abstention.parquet")["promised"].to_list() == [0.05, 0.1, 0.2]

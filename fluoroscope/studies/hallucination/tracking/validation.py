@@ -5,6 +5,7 @@ and worlds by means over them. All intervals are 95 %, over scenes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -18,16 +19,21 @@ from fluoroscope.studies.hallucination.tracking.gospa import (
     trajectory_gospa,
 )
 from fluoroscope.studies.hallucination.tracking.links import Links
-from fluoroscope.studies.hallucination.tracking.synthetic import World, scene
+from fluoroscope.studies.hallucination.tracking.synthetic import Scene, World, scene
 from fluoroscope.studies.hallucination.tracking.tracks import TrackSet
 
-Tracking = Callable[[Links], TrackSet]
+Tracking = Callable[[Scene], TrackSet]
 
 COMPARED = ("gospa", "n_switches")
 """What a tracker is to have less of than another."""
 
 _COUNTS = ("n_missed", "n_false", "n_switches", "n_fragmentations", "mota")
 _N_BINS = 10
+
+
+def on_links(track: Callable[[Links], TrackSet]) -> Tracking:
+    """A tracker that looks at nothing but links."""
+    return lambda made: track(made.links)
 
 
 def validate(
@@ -41,20 +47,41 @@ def validate(
     less the share of them that is real; `existence_error` the mean distance of the two in ten
     bins of existence (Naeini et al. 2015).
     """
-    scenes = scene_scores(trackers, worlds, seeds)
-    names = list(trackers)
+    return summarised(scene_scores(trackers, worlds, seeds))
+
+
+def summarised(scenes: pl.DataFrame) -> pl.DataFrame:
+    """The table of `validate`, from the rows of `scene_scores`."""
+    names = scenes["tracker"].unique(maintain_order=True).to_list()
+    after = dict(pairwise(names))
+    led = compared(scenes, list(after.items())).drop("n_scenes")
+    rows = [
+        {"world": world, "tracker": name, "n_scenes": len(part), **_summary(part)}
+        for (world, name), part in scenes.group_by("world", "tracker", maintain_order=True)
+    ]
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    return table.join(led, on=["world", "tracker"], how="left", maintain_order="left").with_columns(
+        pl.col(led.columns[3:]).fill_null(float("nan"))
+    )
+
+
+def compared(scenes: pl.DataFrame, pairs: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    """One row for each world and pair: how much less GOSPA and how many identity switches fewer
+    the first (`tracker`) has than the second (`than`), on the same scenes.
+    """
     rows = []
-    for (world, name), part in scenes.group_by("world", "tracker", maintain_order=True):
-        row = {"world": world, "tracker": name, "n_scenes": len(part), **_summary(part)}
-        after = names[names.index(str(name)) + 1 :][:1]
-        row["than"] = after[0] if after else None
-        for quantity in COMPARED:
-            less = _no_interval()
-            if after:
-                less = paired_difference(scenes, str(world), after[0], str(name), quantity)
-            row |= _columns(f"less_{quantity}", less)
-        rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None)
+    for world in scenes["world"].unique(maintain_order=True):
+        for name, other in pairs:
+            row = {"world": world, "tracker": name, "than": other}
+            for quantity in COMPARED:
+                less = paired_difference(scenes, world, other, name, quantity)
+                row |= _columns(f"less_{quantity}", less)
+            mine = scenes.filter((pl.col("world") == world) & (pl.col("tracker") == name))
+            rows.append(row | {"n_scenes": len(mine)})
+    schema = {"world": pl.String, "tracker": pl.String, "than": pl.String}
+    numbers = [f"less_{quantity}{end}" for quantity in COMPARED for end in ("", "_low", "_high")]
+    schema |= dict.fromkeys(numbers, pl.Float64)
+    return pl.DataFrame(rows, schema=schema | {"n_scenes": pl.Int64})
 
 
 def scene_scores(
@@ -73,7 +100,7 @@ def scene_scores(
         for seed in seeds:
             made = scene(world, seed)
             for name, track in trackers.items():
-                found = track(made.links)
+                found = track(made)
                 row = {"world": world_name, "tracker": name, "seed": seed}
                 rows.append(row | _score(made.truth, found, made.links))
     lists = {"existence": pl.List(pl.Float64), "is_real": pl.List(pl.Boolean)}
