@@ -183,3 +183,16 @@ def test_p_counts_the_finding_itself_and_a_constant_gives_1():
     assert permutation_test(lambda order: 0.5, np.arange(100), 9, 0).p == 1
     with pytest.raises(ConfigError, match="1 exchange or more, got 0"):
         permutation_test(lambda order: 0.5, np.arange(100), 0, 0)
+
+
+def test_one_of_fewer_repeats_is_compared_over_the_first_repeats_of_the_other():
+    luck = np.random.default_rng(0)
+    labels, groups = luck.random(200) < 0.5, np.arange(200) // 2
+    folds = luck.integers(4, size=(3, 100)).repeat(2, axis=1)
+    many = scored(luck.random((3, 200)) + labels, labels, groups, folds)
+    few = scored(luck.random((1, 200)), labels, groups, folds[:1])
+    row = compare_all(many, {"few": few}, 0, 50).row(0, named=True)
+    expected = compare(many.first(1), few, 0, 50)
+    assert row["difference"] == expected.difference.value
+    with pytest.raises(MismatchError, match="folds"):
+        compare(many, few, 0, 50)

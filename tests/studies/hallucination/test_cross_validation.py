@@ -11,6 +11,7 @@ from fluoroscope.studies.hallucination.detection.cross_validation import (
     LeakError,
     cross_validate,
     out_of_fold,
+    without_training,
 )
 from fluoroscope.studies.hallucination.detection.detectors import Boosting, Fitted, Forest, Logistic
 from fluoroscope.studies.hallucination.detection.scores import auroc, scored
@@ -154,9 +155,29 @@ def test_what_was_done_to_columns_is_said():
     x, labels, groups, ids = answers(40)
     x[:, 2] = 7
     x[::9, 4] = np.nan
-    found = cross_validate(Logistic(), x, labels, groups, CrossValidation(n_repeats=1), ids)
-    assert len(found.notes) == 2
-    assert found.notes[0].startswith("Column 2 is constant")
-    assert found.notes[1].startswith("Column 4 is not known in some rows")
+    plan = CrossValidation(n_repeats=1)
+    found = cross_validate(Logistic(), x, labels, groups, plan, ids)
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("column 2 is constant in the training rows")
+    assert "; column 4 is not known in some rows" in found.notes[0]
+    x[:, [0, 1, 3]] = 7
+    names = [f"the {word}" for word in ("first", "second", "third", "fourth", "fifth")]
+    found = cross_validate(Logistic(), x[:, :5], labels, groups, plan, ids, names)
+    assert found.notes[0].startswith("the first, the second, the third and 1 more are constant")
+    assert "the fifth is not known" in found.notes[0]
+    x = answers(40)[0]
     clean = cross_validate(Logistic(), x[:, :2], labels, groups, CrossValidation(n_repeats=1), ids)
     assert clean.notes == ()
+
+
+def test_a_score_as_it_is_stands_in_the_folds_of_those_that_are_learnt():
+    x, labels, groups, ids = answers()
+    plan = CrossValidation(n_repeats=3)
+    learnt = cross_validate(Logistic(), x, labels, groups, plan, ids)
+    found = without_training(x[:, 0], labels, groups, plan, ids)
+    np.testing.assert_array_equal(found.folds, learnt.folds)
+    np.testing.assert_array_equal(found.scores, np.tile(x[:, 0], (3, 1)))
+    # Rows in another order are in the same folds.
+    order = np.random.default_rng(0).permutation(len(labels))
+    mixed = without_training(x[order, 0], labels[order], groups[order], plan, ids[order])
+    np.testing.assert_array_equal(mixed.folds, found.folds[:, order])

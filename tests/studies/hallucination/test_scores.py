@@ -196,3 +196,29 @@ def test_bad_labels_and_scores_say_so():
         scored(np.zeros(4), np.array([0, 1, 2, 1]), groups)
     with pytest.raises(NumericsError, match="2 of 4 rows have none"):
         scored(np.array([0, np.nan, np.inf, 1]), np.array([0, 1, 0, 1]), groups)
+
+
+def test_among_answers_of_one_text_nothing_is_worth_knowing_a_text_again():
+    _, labels, groups = some_scores()
+    texts = np.random.default_rng(1).integers(12, size=len(labels))
+    known = np.bincount(texts, labels)[texts] / np.bincount(texts)[texts]
+    rows = scored(known, labels, groups)
+    assert auroc(rows, 0, 2).value > 0.55
+    assert auroc(rows.within(texts), 0, 2).value == 0.5
+    # Beside it, what tells more than the text does is found, pair by pair.
+    scores = labels + np.random.default_rng(2).normal(size=len(labels))
+    right = n = 0.0
+    for text in range(12):
+        here = texts == text
+        gaps = scores[here & labels][:, None] - scores[here & ~labels]
+        right, n = right + (gaps > 0).sum(), n + gaps.size
+    found = auroc(scored(scores, labels, groups).within(texts), 0, 2).value
+    assert found == pytest.approx(right / n)
+
+
+def test_scores_that_are_no_probabilities_have_figures_of_order_alone():
+    scores, labels, groups = some_scores()
+    found, threshold = (values(scored(scores, labels, groups), threshold=at) for at in (None, 0.5))
+    of_threshold = {"accuracy", "precision", "recall", "f1", "brier"}
+    assert {name for name in METRICS if math.isnan(found[name])} == of_threshold
+    assert all(found[name] == threshold[name] for name in set(METRICS) - of_threshold)

@@ -15,8 +15,10 @@ from fluoroscope.sae.batch_topk import BatchTopK, BatchTopKConfig
 from fluoroscope.studies.hallucination.signals.reading import PLACES, read_answers
 from fluoroscope.studies.hallucination.signals.samples import (
     eigen_score,
+    largest_surprise,
     lexical_similarity,
     semantic_entropy,
+    similarity_to_samples,
     surprise_of_words,
     weighted_semantic_entropy,
 )
@@ -104,12 +106,18 @@ def test_answers_in_one_tile_are_read_as_one_by_one(model, saes, tile_tokens):
             wanted = sae.encode(states[one.n_prompt - 1 :]).float()
             assert torch.allclose(latents, wanted, atol=1e-6)
             assert (wanted > 0).any()
+            mine = states[one.n_prompt - 1 :]
+            rows = found.unexplained[point][start : start + len(one.positions)]
+            error, distance = mine - sae.decode(sae.encode(mine)), mine - sae.b_dec
+            squares = torch.stack([error.square().sum(-1), distance.square().sum(-1)], dim=-1)
+            assert torch.allclose(rows, squares.float(), rtol=1e-5)
 
 
 def test_nothing_to_read_is_read_as_nothing(model, saes):
     found = read_answers(model, [], saes)
     assert found.offsets.tolist() == [0]
     assert found.states[POINTS[0]].shape == (0, 3, model.d_model)
+    assert found.unexplained[POINTS[0]].shape == (0, 2)
 
 
 def test_a_model_that_gives_no_numbers_is_named(saes):
@@ -152,6 +160,17 @@ def test_samples_that_say_the_same_words_are_similar_and_expected():
     # Counts with the answer: red 3, blue 1; with one added to each of 2 words, 4/6.
     assert surprise_of_words("red", ["red", "red blue"]) == pytest.approx(-math.log(4 / 6))
     assert surprise_of_words("blue", ["red"] * 9) > surprise_of_words("red", ["red"] * 9)
+
+
+def test_an_answer_is_checked_by_what_samples_say_of_the_same():
+    # Counts with the answer: it 3, is 3, red 3, blue 1; with one added to each of 4 words, of 14.
+    answer, samples = "it is blue", ["It is red", "it is red red"]
+    surprises = [-math.log(share / 14) for share in (4, 4, 2)]
+    assert surprise_of_words(answer, samples) == pytest.approx(np.mean(surprises))
+    assert largest_surprise(answer, samples) == pytest.approx(max(surprises))
+    assert largest_surprise("", samples) == 0
+    # Two words are shared, of 3 + 3 and of 3 + 4.
+    assert similarity_to_samples(answer, samples) == pytest.approx((4 / 6 + 4 / 7) / 2)
 
 
 def test_one_sample_agrees_with_nobody():

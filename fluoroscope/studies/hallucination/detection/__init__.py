@@ -18,5 +18,6 @@ DETECTORS: "Registry[type[Detector]]" = Registry(
         "memory": f"{_HOME}:Memory",
         "mlp": f"{_HOME}:Perceptron",
         "words": f"{_HOME}:Words",
+        "best layer": "fluoroscope.studies.hallucination.detection.best_layer:BestLayer",
     },
 )

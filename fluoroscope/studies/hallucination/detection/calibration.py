@@ -19,7 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.intervals import clustered_share_interval
 from fluoroscope.core.seeding import derive_seed, stream
-from fluoroscope.studies.hallucination.detection.detectors import Detector, Fitted, inner_folds
+from fluoroscope.studies.hallucination.detection.detectors import Detector, Fitted
+from fluoroscope.studies.hallucination.detection.logistic import inner_folds
 from fluoroscope.studies.hallucination.detection.scores import Scored
 
 Method = Literal["isotonic", "platt"]

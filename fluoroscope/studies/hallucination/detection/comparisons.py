@@ -76,9 +76,14 @@ def compare_all(
 ) -> pl.DataFrame:
     """`candidate` against each of `others`: a row each, p after Holm (1979) over all of them.
 
+    One that was judged in fewer repeats is compared over the first of those of `candidate`.
+
     Columns: other, auroc of it, difference with its interval, p, p_holm, n_compared.
     """
-    found = {name: compare(candidate, other, seed, n_resamples) for name, other in others.items()}
+    found = {
+        name: compare(candidate.first(len(other.scores)), other, seed, n_resamples)
+        for name, other in others.items()
+    }
     adjusted = holm(np.array([each.p for each in found.values()]))
     rows = [
         (name, *each.other, *each.difference, each.p, float(p), len(found))

@@ -8,11 +8,11 @@ so how they lie in a file changes nothing.
 Axes: n rows, r repeats.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from fluoroscope.core.errors import ConfigError, MismatchError, UserError
 from fluoroscope.core.seeding import derive_seed
@@ -20,7 +20,7 @@ from fluoroscope.data.answers.splits import grouped_folds
 from fluoroscope.studies.hallucination.detection.detectors import Detector, Fitted
 from fluoroscope.studies.hallucination.detection.scores import Scored, checked_labels, scored
 
-_SHOWN = 8
+_SHOWN = 3
 
 FoldsOf = Callable[
     [Shaped[np.ndarray, " n"], Bool[np.ndarray, " n"], int, int], Int[np.ndarray, " n"]
@@ -37,7 +37,7 @@ class OutOfFold(Scored):
     """Scores of a cross-validation, and what was done to columns."""
 
     notes: tuple[str, ...] = ()
-    """Sentences for the report; none where no column needed anything."""
+    """A sentence for the report; none where no column needed anything."""
 
 
 def whole_groups(
@@ -78,17 +78,15 @@ def cross_validate(
     groups: Shaped[np.ndarray, " n"],
     protocol: CrossValidation,
     ids: Shaped[np.ndarray, " n"] | None = None,
+    names: Sequence[str] = (),
 ) -> OutOfFold:
     """Each row scored once in each repeat, by a detector that saw nothing of its fold.
 
-    `ids` name the rows, uniquely; without them the order of the rows has a say.
+    `ids` name the rows, uniquely; without them the order of the rows has a say. `names` are those
+    of the columns, for the notes.
     """
     is_true, order = checked_labels(labels), _canonical(ids, len(labels))
-    if not len(features) == len(labels) == len(groups):
-        raise MismatchError(
-            f"Features, labels and groups must be of the same rows, got {len(features)}, "
-            f"{len(labels)} and {len(groups)}."
-        )
+    _check_same_rows(features, labels, groups)
     x, y, of_group = features[order], is_true[order], np.asarray(groups)[order]
     scores = np.empty((protocol.n_repeats, len(y)))
     folds = np.empty(scores.shape, np.int64)
@@ -99,7 +97,25 @@ def cross_validate(
         scores[repeat, order], fitted = out_of_fold(detector, x, y, of_group, fold, seed)
         fits += fitted
     found = scored(scores, is_true, groups, folds)
-    return OutOfFold(found.scores, found.labels, found.groups, found.folds, _notes(fits))
+    return OutOfFold(found.scores, found.labels, found.groups, found.folds, _notes(fits, names))
+
+
+def without_training(
+    score: Float[np.ndarray, " n"],
+    labels: Shaped[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"],
+    protocol: CrossValidation,
+    ids: Shaped[np.ndarray, " n"] | None = None,
+) -> Scored:
+    """A number of each row as it is, high where an answer is suspect, in the folds that
+    `cross_validate` judges detectors in.
+    """
+    is_true, order = checked_labels(labels), _canonical(ids, len(labels))
+    _check_same_rows(score, labels, groups)
+    folds = np.empty((protocol.n_repeats, len(order)), np.int64)
+    for repeat in range(protocol.n_repeats):
+        folds[repeat, order] = protocol.folds(np.asarray(groups)[order], is_true[order], repeat)
+    return scored(score, is_true, groups).in_folds(folds)
 
 
 def out_of_fold(
@@ -121,6 +137,18 @@ def out_of_fold(
         scores[is_test] = fitted.scores(x[is_test])
         fits.append(fitted)
     return scores, fits
+
+
+def _check_same_rows(
+    features: Shaped[np.ndarray, "n ..."],
+    labels: Shaped[np.ndarray, " m"],
+    groups: Shaped[np.ndarray, " k"],
+) -> None:
+    if not len(features) == len(labels) == len(groups):
+        raise MismatchError(
+            f"Features, labels and groups must be of the same rows, got {len(features)}, "
+            f"{len(labels)} and {len(groups)}."
+        )
 
 
 def _canonical(ids: Shaped[np.ndarray, " n"] | None, n: int) -> Int[np.ndarray, " n"]:
@@ -182,21 +210,23 @@ def _check_folds(
             )
 
 
-def _notes(fits: list[Fitted]) -> tuple[str, ...]:
-    constant = sorted({column for fitted in fits for column in fitted.constant})
-    filled = sorted({column for fitted in fits for column in fitted.filled})
-    notes = []
+def _notes(fits: list[Fitted], names: Sequence[str]) -> tuple[str, ...]:
+    constant = {column for fitted in fits for column in fitted.constant}
+    filled = {column for fitted in fits for column in fitted.filled}
+    said = []
     if constant:
-        notes.append(
-            f"{_columns(constant)} constant in the training rows of a fold, and left out there."
+        said.append(
+            f"{_columns(constant, names)} constant in the training rows of a fold (left out)"
         )
     if filled:
-        notes.append(f"{_columns(filled)} not known in some rows: the training rows' median there.")
-    return tuple(notes)
+        said.append(
+            f"{_columns(filled, names)} not known in some rows (the training rows' median there)"
+        )
+    return (f"{'; '.join(said)}.",) if said else ()
 
 
-def _columns(numbers: list[int]) -> str:
-    shown = ", ".join(str(number) for number in numbers[:_SHOWN])
+def _columns(found: Iterable[int], names: Sequence[str]) -> str:
+    numbers = sorted(found)
+    shown = ", ".join(names[i] if names else f"column {i}" for i in numbers[:_SHOWN])
     rest = f" and {len(numbers) - _SHOWN:,} more" if len(numbers) > _SHOWN else ""
-    word, verb = ("Column", "is") if len(numbers) == 1 else ("Columns", "are")
-    return f"{word} {shown}{rest} {verb}"
+    return f"{shown}{rest} {'is' if len(numbers) == 1 else 'are'}"

@@ -18,26 +18,21 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from scipy.linalg import eigh
 from scipy.sparse import csr_array
-from scipy.special import expit, log_expit
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import ThreadpoolController
 
 from fluoroscope.studies.hallucination.detection.columns import Columns
-
-PENALTIES = tuple(10.0**power for power in range(-4, 3))
-"""What `C` (the inverse of the penalty) is chosen from."""
-
-_N_INNER_FOLDS = 5
-
-Scores = Callable[[Shaped[np.ndarray, "n ..."]], Float[np.ndarray, " n"]]
+from fluoroscope.studies.hallucination.detection.logistic import (
+    PENALTIES,
+    Scores,
+    learn_logistic,
+    tuned,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,15 +110,7 @@ class Logistic(OnColumns):
         groups: Shaped[np.ndarray, " n"],
         seed: int,
     ) -> Scores:
-        if x.shape[1] <= len(x):
-            model = _tuned(x, labels, groups, self.penalties, seed)
-            weights = np.ravel(model.coef_)
-        else:
-            inside, to_rows = _own_span(x)
-            model = _tuned(inside, labels, groups, self.penalties, seed)
-            weights = x.T @ (to_rows @ np.ravel(model.coef_)).astype(x.dtype)
-        bias = np.ravel(model.intercept_)[0]
-        return lambda rows: expit(rows @ weights + bias)
+        return learn_logistic(x, labels, groups, self.penalties, seed)[0]
 
 
 @dataclass(frozen=True)
@@ -213,53 +200,8 @@ class Words:
         # Numbers and single letters are words too: many answers are nothing else.
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
         inside = csr_array(words.fit(x.tolist()).transform(x.tolist()))
-        model = _tuned(inside, labels, groups, tuple(100 * c for c in self.penalties), seed)
+        model, _ = tuned(inside, labels, groups, tuple(100 * c for c in self.penalties), seed)
         return Fitted(lambda rows: _probability(model)(words.transform(rows.tolist())))
-
-
-def inner_folds(
-    labels: Bool[np.ndarray, " n"], groups: Shaped[np.ndarray, " n"], seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Up to 5 folds of whole groups, each with both labels outside it; none where that cannot be.
-
-    Pairs of training and test rows.
-    """
-    n = min(len(np.unique(groups[labels])), len(np.unique(groups[~labels])), _N_INNER_FOLDS)
-    if n < 2:
-        return []
-    splitter = StratifiedGroupKFold(n, shuffle=True, random_state=seed % 2**32)
-    splits = splitter.split(labels, labels, groups)
-    return [(train, test) for train, test in splits if len(np.unique(labels[train])) == 2]
-
-
-def _tuned(
-    x: Float[np.ndarray, "n d"] | csr_array,
-    labels: Bool[np.ndarray, " n"],
-    groups: Shaped[np.ndarray, " n"],
-    penalties: tuple[float, ...],
-    seed: int,
-) -> LogisticRegression:
-    losses = np.zeros(len(penalties))
-    splits = inner_folds(labels, groups, seed) if len(penalties) > 1 else []
-    for train, test in splits:
-        model = LogisticRegression(warm_start=True, max_iter=1000)
-        for i, penalty in enumerate(penalties):
-            model.set_params(C=penalty).fit(x[train], labels[train])
-            signs = np.where(labels[test], 1.0, -1.0)
-            losses[i] -= log_expit(signs * model.decision_function(x[test])).sum()
-    # Without inner folds all losses are alike, and the middle is taken.
-    best = int(losses.argmin()) if losses.any() else len(penalties) // 2
-    return LogisticRegression(C=penalties[best], max_iter=1000).fit(x, labels)
-
-
-def _own_span(x: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in coordinates of an orthonormal basis of their span [n, m], and by which weights of
-    rows such coordinates become weights of columns [n, m].
-    """
-    squares, vectors = eigh((x @ x.T).astype(np.float64))
-    is_kept = squares > squares[-1] * len(x) * np.finfo(x.dtype).eps
-    lengths = squares[is_kept] ** 0.5
-    return vectors[:, is_kept] * lengths, vectors[:, is_kept] / lengths
 
 
 def _base_rate(labels: Bool[np.ndarray, " n"]) -> Scores:

@@ -112,11 +112,19 @@ def noise_auroc(
 
 def merged_groups(groups: Shaped[np.ndarray, " n"], texts: list[str]) -> Int[np.ndarray, " n"]:
     """Groups such that none shares a text with another: those that do become one."""
-    names, text = _distinct(texts)
+    names, text = distinct_texts(texts)
     group_names, group = np.unique(groups, return_inverse=True)
     n_groups, n = len(group_names), len(group_names) + len(names)
     links = coo_array((np.ones(len(text)), (group, n_groups + text)), shape=(n, n))
     return connected_components(links, directed=False)[1][group].astype(np.int64)
+
+
+def distinct_texts(texts: list[str]) -> tuple[list[str], Int[np.ndarray, " n"]]:
+    """The different texts, and which of them each row has; case and blanks make no difference."""
+    names, text = np.unique(
+        [" ".join(text.casefold().split()) for text in texts], return_inverse=True
+    )
+    return names.tolist(), text
 
 
 def _canonical(
@@ -132,18 +140,10 @@ def _canonical(
             f"{len(is_made_up)} and {len(texts)}."
         )
     order = np.arange(len(texts)) if ids is None else np.argsort(ids, kind="stable")
-    names, text = _distinct([texts[i] for i in order])
+    names, text = distinct_texts([texts[i] for i in order])
     of_group = np.asarray(groups)[order]
     index = np.unique(of_group, return_inverse=True)[1]
     return _Rows(is_made_up[order], of_group, index, names, text)
-
-
-def _distinct(texts: list[str]) -> tuple[list[str], Int[np.ndarray, " n"]]:
-    """The different texts, and which of them each row has; case and blanks make none."""
-    names, text = np.unique(
-        [" ".join(text.casefold().split()) for text in texts], return_inverse=True
-    )
-    return names.tolist(), text
 
 
 def _shared_texts(rows: _Rows, fold: Int[np.ndarray, " n"]) -> Int[np.ndarray, " some"]:

@@ -66,6 +66,17 @@ class Scored:
         scores = np.repeat(self.scores, len(folds), axis=0)
         return Scored(scores, self.labels, self.groups, folds)
 
+    def first(self, n_repeats: int) -> "Scored":
+        """Of the first repeats alone, to be set beside one that was judged in no more."""
+        return Scored(self.scores[:n_repeats], self.labels, self.groups, self.folds[:n_repeats])
+
+    def within(self, strata: Shaped[np.ndarray, " n"]) -> "Scored":
+        """Compared are rows of one fold that are in one stratum as well."""
+        index = np.unique(strata, return_inverse=True)[1]
+        return Scored(
+            self.scores, self.labels, self.groups, self.folds * (int(index.max()) + 1) + index
+        )
+
 
 class Confusion(NamedTuple):
     """Rows of each kind, averaged over repeats; positive is made up, or said to be."""
@@ -115,13 +126,14 @@ def checked_labels(labels: Shaped[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
 
 
 def metrics(
-    rows: Scored, seed: int, threshold: float = 0.5, n_resamples: int = 2000
+    rows: Scored, seed: int, threshold: float | None = 0.5, n_resamples: int = 2000
 ) -> dict[str, Interval]:
     """Every figure of `METRICS` with its 95 % interval.
 
-    A row is flagged where its score is at least `threshold`. `brier` is NaN where a score is not
-    between 0 and 1, `precision` where nothing is flagged, `pair_accuracy` where no group has both
-    labels. No ends from fewer than 10 groups, or where no resample differs.
+    A row is flagged where its score is at least `threshold`; None is for scores that are no
+    probabilities, and leaves out all that takes them for such (NaN). `brier` is NaN where a score
+    is not between 0 and 1, `precision` where nothing is flagged, `pair_accuracy` where no group has
+    both labels. No ends from fewer than 10 groups, or where no resample differs.
     """
     judge = _Judge.of(rows, threshold)
     value = judge.values(np.ones((1, rows.groups.max() + 1)))[0]
@@ -207,7 +219,7 @@ class _Judge(NamedTuple):
     """Of each repeat: rows of the four kinds, squared error, pairs ranked right, pairs."""
 
     @classmethod
-    def of(cls, rows: Scored, threshold: float) -> "_Judge":
+    def of(cls, rows: Scored, threshold: float | None) -> "_Judge":
         pairs = list(zip(rows.scores, rows.folds, strict=True))
         return cls(
             rows.groups,
@@ -234,17 +246,20 @@ class _Judge(NamedTuple):
 
 
 def _group_sums(
-    scores: Float[np.ndarray, " n"], rows: Scored, threshold: float
+    scores: Float[np.ndarray, " n"], rows: Scored, threshold: float | None
 ) -> Float[np.ndarray, "g 7"]:
-    is_flagged, labels = scores >= threshold, rows.labels
-    is_share = scores.min() >= 0 and scores.max() <= 1
-    columns = [
-        is_flagged & labels,
-        is_flagged & ~labels,
-        ~is_flagged & labels,
-        ~is_flagged & ~labels,
-        (scores - labels) ** 2 if is_share else np.full(len(scores), np.nan),
-    ]
+    labels, unknown = rows.labels, np.full(len(scores), np.nan)
+    columns = [unknown] * 5
+    if threshold is not None:
+        is_flagged = scores >= threshold
+        is_share = scores.min() >= 0 and scores.max() <= 1
+        columns = [
+            is_flagged & labels,
+            is_flagged & ~labels,
+            ~is_flagged & labels,
+            ~is_flagged & ~labels,
+            (scores - labels) ** 2 if is_share else unknown,
+        ]
     by_group = [np.bincount(rows.groups, column.astype(float)) for column in columns]
     return np.column_stack([*by_group, *pairs_within(scores, labels, rows.groups)])
 

@@ -18,6 +18,7 @@ from fluoroscope.core.errors import NumericsError
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.sae.base import SparseAutoencoder
+from fluoroscope.sae.evaluation import decode_rows
 from fluoroscope.sae.sparse_kernels import SparseLatents
 from fluoroscope.studies.hallucination.signals.tokens import AnswerTokens
 
@@ -47,6 +48,10 @@ class Readings:
 
     latents: Mapping[HookPoint, SparseLatents]
     """Active latents at each position."""
+
+    unexplained: Mapping[HookPoint, Float[Tensor, "p 2"]]
+    """At each position the squared error of the reconstruction, and the squared distance of the
+    state from `b_dec`, which the error would be without any latent."""
 
 
 @torch.no_grad()
@@ -83,6 +88,10 @@ def read_answers(
             point: _stacked([part.latents[point] for part in order], sae.d_sae)
             for point, sae in saes.items()
         },
+        unexplained={
+            point: torch.cat([torch.zeros(0, 2), *(part.unexplained[point] for part in order)])
+            for point in saes
+        },
     )
 
 
@@ -94,6 +103,7 @@ class _Part:
     entropies: Tensor
     states: dict[HookPoint, Tensor]
     latents: dict[HookPoint, SparseLatents]
+    unexplained: dict[HookPoint, Tensor]
 
 
 def _read_tile(
@@ -122,10 +132,7 @@ def _read_tile(
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(dim=-1)
     _check(scores, seen)
     entropies = -(scores.exp() * scores).sum(dim=-1)
-    latents = {
-        point: _on_cpu(saes[point].sparse_encode(values.to(saes[point].W_dec)))
-        for point, values in seen.items()
-    }
+    encoded = {point: _encoded(saes[point], values) for point, values in seen.items()}
     on_cpu = {point: values.cpu() for point, values in seen.items()}
     found, start = [], 0
     for one in answers:
@@ -143,7 +150,8 @@ def _read_tile(
                     )
                     for point, values in on_cpu.items()
                 },
-                latents={point: _some(all_, start, stop) for point, all_ in latents.items()},
+                latents={point: _some(all_, start, stop) for point, (all_, _) in encoded.items()},
+                unexplained={point: rows[start:stop] for point, (_, rows) in encoded.items()},
             )
         )
         start = stop
@@ -157,6 +165,16 @@ def _check(scores: Float[Tensor, "p vocab"], seen: Mapping[HookPoint, Tensor]) -
             f"The activations at {bad[0] if bad else 'the logits'} are not finite while an answer "
             "is read; load the model in float32 or bfloat16."
         )
+
+
+def _encoded(
+    sae: SparseAutoencoder, values: Float[Tensor, "p d_model"]
+) -> tuple[SparseLatents, Float[Tensor, "p 2"]]:
+    states = values.to(sae.W_dec)
+    latents = sae.sparse_encode(states)
+    error = (states - decode_rows(sae, latents)).square().sum(dim=-1)
+    distance = (states - sae.b_dec).square().sum(dim=-1)
+    return _on_cpu(latents), torch.stack([error, distance], dim=-1).float().cpu()
 
 
 def _on_cpu(latents: SparseLatents) -> SparseLatents:

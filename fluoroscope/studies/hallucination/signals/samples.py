@@ -72,16 +72,31 @@ def lexical_similarity(texts: Sequence[str]) -> float:
     return float(np.mean([_rouge_l(a, b) for a, b in pairs]))
 
 
+def similarity_to_samples(answer: str, samples: Sequence[str]) -> float:
+    """Mean over samples of the same F score between them and an answer."""
+    words = answer.lower().split()
+    return float(np.mean([_rouge_l(words, text.lower().split()) for text in samples]))
+
+
 def surprise_of_words(answer: str, samples: Sequence[str]) -> float:
     """Mean of -log p (nats) of an answer's words under the words of samples and of the answer
     itself, with one added to each count (SelfCheckGPT with unigrams, arXiv:2303.08896).
     """
+    return float(np.mean(_surprises(answer, samples)))
+
+
+def largest_surprise(answer: str, samples: Sequence[str]) -> float:
+    """That of the word expected least, which its authors find to tell more than the mean."""
+    return max(_surprises(answer, samples))
+
+
+def _surprises(answer: str, samples: Sequence[str]) -> list[float]:
     words = answer.lower().split()
     counts = Counter(word for text in [answer, *samples] for word in text.lower().split())
     if not words:
-        return 0.0
+        return [0.0]
     total = sum(counts.values()) + len(counts)
-    return float(np.mean([-math.log((counts[word] + 1) / total) for word in words]))
+    return [-math.log((counts[word] + 1) / total) for word in words]
 
 
 def _rouge_l(one: Sequence[str], other: Sequence[str]) -> float:

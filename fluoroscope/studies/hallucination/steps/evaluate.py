@@ -2,38 +2,59 @@
 
 permute/shards/<k>/null.parquet    AUROC with the added columns exchanged between groups
 evaluate/noise.json                what noise scores in the same folds; nothing is said otherwise
-evaluate/methods.parquet           a row a method: every figure with its interval
+evaluate/methods.parquet           a row a method: every figure with its interval, and the AUROC
+                                   among answers of one text
 evaluate/against.parquet           baseline + tracking against every other method, paired
+evaluate/detectors.parquet         a row a detector: tracking, baseline, and both, paired
+evaluate/abstention.parquet        thresholds that promise how little of what is made up is given
 evaluate/headline.json             the one sentence, with its p
 evaluate/reliability.parquet, coverage.parquet, calibration.json   of baseline + tracking
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from fluoroscope.core.intervals import MIN_UNITS, Interval
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json, write_parquet
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.hallucination.config import HallucinationConfig
 from fluoroscope.studies.hallucination.detection import DETECTORS
+from fluoroscope.studies.hallucination.detection.abstention import abstention_table
 from fluoroscope.studies.hallucination.detection.calibration import calibration_error, reliability
-from fluoroscope.studies.hallucination.detection.comparisons import compare_all, headline
+from fluoroscope.studies.hallucination.detection.comparisons import (
+    compare,
+    compare_all,
+    headline,
+)
 from fluoroscope.studies.hallucination.detection.cross_validation import (
     CrossValidation,
     cross_validate,
     whole_groups,
 )
-from fluoroscope.studies.hallucination.detection.noise_guard import check_noise
+from fluoroscope.studies.hallucination.detection.noise_guard import check_noise, distinct_texts
 from fluoroscope.studies.hallucination.detection.permutation import exchange, exchange_p
 from fluoroscope.studies.hallucination.detection.scores import (
     METRICS,
+    Scored,
+    auroc,
     aurocs,
     metrics,
     risk_coverage,
+)
+from fluoroscope.studies.hallucination.methods import (
+    BASELINE,
+    COMBINED,
+    TRACKING,
+    WORDS_APART,
+    Method,
+    by,
+    methods,
 )
 from fluoroscope.studies.hallucination.steps.answers import read_answer_records
 from fluoroscope.studies.hallucination.steps.detect import (
@@ -43,9 +64,7 @@ from fluoroscope.studies.hallucination.steps.detect import (
     read_scores,
 )
 from fluoroscope.studies.hallucination.steps.features import (
-    BASELINE,
-    COMBINED,
-    TRACKING,
+    completions,
     method_columns,
     readable_answers,
 )
@@ -55,6 +74,10 @@ NULL, NOISE, METHODS, AGAINST, HEADLINE, RELIABILITY, COVERAGE, CALIBRATION = (
     "null.parquet", "noise.json", "methods.parquet", "against.parquet", "headline.json",
     "reliability.parquet", "coverage.parquet", "calibration.json",
 )  # fmt: skip
+DETECTORS_FILE, ABSTENTION = "detectors.parquet", "abstention.parquet"
+SAME_ANSWER = "auroc_same_answer"
+"""AUROC among answers of one text, which to know an answer again does nothing for."""
+
 _PER_SHARD = 20
 
 
@@ -130,16 +153,15 @@ class EvaluateStep(MapStep):
         folder, seed, detection = context.folder, self.config.seed, self.config.detection
         write_json(folder / NOISE, self._noise(run))
         found = read_scores(run, self.config)
-        rows = []
-        for name, scores in found.items():
-            figures = metrics(scores, seed, n_resamples=detection.resamples)
-            row: dict[str, str | float] = {"method": name}
-            for figure in METRICS:
-                value, low, high = figures[figure]
-                row |= {figure: value, f"{figure}_low": low, f"{figure}_high": high}
-            rows.append(row)
+        texts = distinct_texts(completions(run))[1]
+        rows = [self._figures(method, found[name], texts)
+                for name, method in methods(self.config).items() if name in found]  # fmt: skip
         write_parquet(folder / METHODS, pl.DataFrame(rows))
+        write_parquet(folder / DETECTORS_FILE, self._by_detector(found))
+        # Its folds are its own, so nothing can be paired with it.
+        found.pop(WORDS_APART, None)
         combined = found.pop(COMBINED)
+        write_parquet(folder / ABSTENTION, abstention_table(combined, seed, detection.resamples))
         against = compare_all(combined, found, seed, detection.resamples)
         write_parquet(folder / AGAINST, against)
         p = self._p(run)
@@ -165,6 +187,42 @@ class EvaluateStep(MapStep):
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
         sink.message(read_json(folder / "shards" / "all" / HEADLINE)["sentence"])
 
+    def _figures(
+        self, method: Method, scores: Scored, texts: np.ndarray
+    ) -> dict[str, str | int | float]:
+        seed, n_resamples = self.config.seed, self.config.detection.resamples
+        figures = metrics(scores, seed, None if method.kind == "raw" else 0.5, n_resamples)
+        figures[SAME_ANSWER] = auroc_same_answer(scores, texts, seed, n_resamples)
+        row: dict[str, str | int | float] = {
+            "method": method.name,
+            "kind": method.kind,
+            "detector": method.detector or "none",
+            "repeats": method.repeats,
+        }
+        for figure in (*METRICS, SAME_ANSWER):
+            value, low, high = figures[figure]
+            row |= {figure: value, f"{figure}_low": low, f"{figure}_high": high}
+        return row
+
+    def _by_detector(self, found: dict[str, Scored]) -> pl.DataFrame:
+        """The headline's difference again, by every detector that was run."""
+        seed, detection = self.config.seed, self.config.detection
+        rows = []
+        for detector in dict.fromkeys([detection.detector, *detection.also]):
+            is_headline = detector == detection.detector
+            base, added, both = (
+                found[name if is_headline else by(name, detector)]
+                for name in (BASELINE, TRACKING, COMBINED)
+            )
+            said = compare(both, base, seed, detection.resamples)
+            alone = auroc(added, seed, detection.resamples)
+            rows.append(
+                (detector, len(base.scores), *said.other, *alone, *said.one, *said.difference)
+            )
+        parts = ("baseline", "tracking", "both", "difference")
+        figures = [f"{part}{end}" for part in parts for end in ("", "_low", "_high")]
+        return pl.DataFrame(rows, schema=["detector", "repeats", *figures], orient="row")
+
     def _noise(self, run: Run) -> dict[str, float | int | list[float]]:
         answers, detection = readable_answers(run), self.config.detection
         texts = {record.id: record.text for record in read_answer_records(run)}
@@ -184,3 +242,23 @@ class EvaluateStep(MapStep):
         files = sorted((run.step_folder(PERMUTE) / "shards").glob(f"*/{NULL}"))
         found = pl.concat([pl.read_parquet(file) for file in files]).sort("number")["auroc"]
         return exchange_p(found[0], found[1:].to_numpy())
+
+
+def auroc_same_answer(rows: Scored, texts: np.ndarray, seed: int, n_resamples: int) -> Interval:
+    """AUROC of answers that have one text and are in one fold; `texts` numbers them.
+
+    NaN where fewer than 10 groups have an answer that can be compared.
+    """
+    alike = rows.within(texts)
+    taking_part = [len(_compared(rows, strata)) for strata in alike.folds]
+    if min(taking_part) < MIN_UNITS:
+        return Interval(math.nan, math.nan, math.nan)
+    return auroc(alike, seed, n_resamples)
+
+
+def _compared(rows: Scored, strata: np.ndarray) -> np.ndarray:
+    """Groups with an answer in a stratum of both labels."""
+    index = np.unique(strata, return_inverse=True)[1]
+    n_made_up = np.bincount(index, rows.labels)
+    has_both = (n_made_up > 0) & (n_made_up < np.bincount(index))
+    return np.unique(rows.groups[has_both[index]])

@@ -160,6 +160,8 @@ def packed(readings: Readings) -> dict[str, Tensor]:
         found[f"{point}/indices"] = latents.indices
         found[f"{point}/values"] = latents.values
         found[f"{point}/d_sae"] = torch.tensor(latents.d_sae)
+    for point, rows in readings.unexplained.items():
+        found[f"{point}/unexplained"] = rows
     return found
 
 
@@ -178,6 +180,11 @@ def unpacked(tensors: dict[str, Tensor]) -> Readings:
                 int(tensors[f"{point}/d_sae"]),
             )
             for point in sorted(points)
+        },
+        unexplained={
+            point: tensors[f"{point}/unexplained"]
+            for point in sorted(points)
+            if f"{point}/unexplained" in tensors
         },
     )
 
