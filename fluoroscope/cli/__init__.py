@@ -12,7 +12,16 @@ from rich.console import Console
 from rich.text import Text
 
 import fluoroscope
-from fluoroscope.cli import gambling, hallucination, ledger, organism, results, steer, studies, sweep
+from fluoroscope.cli import (
+    gambling,
+    hallucination,
+    ledger,
+    organism,
+    results,
+    steer,
+    studies,
+    sweep,
+)
 from fluoroscope.core.errors import UserError
 
 app = typer.Typer(

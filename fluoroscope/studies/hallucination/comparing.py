@@ -224,7 +224,8 @@ def _add_transfer(report: Report, runs: Sequence[Run], names: Sequence[str]) -> 
     if len(of_data) < 2:
         return
     report.section("Transfer between data sets")
-    own, own_names = ([pair[i] for pair in of_data.values()] for i in (0, 1))
+    own = [run for run, _ in of_data.values()]
+    own_names = [name for _, name in of_data.values()]
     if len({subject(run) for run in own}) > 1:
         report.text(
             "Columns of different models, or of different SAEs, do not mean the same: detectors of "
