@@ -30,7 +30,8 @@ OWN_SAES = {
     "answers": {"max_tokens": 6, "samples": 2, "prompts_per_shard": 50},
     "read": {"answers_per_shard": 30},
     "tracking": {"sample": 60, "hypotheses": 3},
-    "detection": {"folds": 2, "repeats": 1, "resamples": 40, "permutations": 2},
+    "detection": {"folds": 2, "repeats": 1, "resamples": 40, "permutations": 2, "also": []},
+    "causes": {"answers": 4, "controls": 2, "answers_per_shard": 2},
     "validation": {"scenes": 2},
 }
 PHASES = ["extract", "train", "track", "detect", "evaluate"]
@@ -56,7 +57,9 @@ def undisturbed(tmp_path_factory):
     """By two worker processes."""
     how = How(executor="processes", workers=2)
     folder = tmp_path_factory.mktemp("undisturbed")
-    return execute(HallucinationStudy(), own_saes(), "own", how, root=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fluoroscope.runs.report.save_chart", lambda *_: None)
+        return execute(HallucinationStudy(), own_saes(), "own", how, root=folder)
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +104,9 @@ def test_killed_in_every_step_and_every_merge_it_ends_with_the_same_bytes(undist
 
 def test_phase_by_phase_it_ends_with_the_bytes_of_one_start(undisturbed, tmp_path):
     study = HallucinationStudy()
+    how = How(executor="processes", workers=2)
     for phase in PHASES:
-        run = execute(study, own_saes(), "own", How(devices="cpu"), root=tmp_path, until=phase)
+        run = execute(study, own_saes(), "own", how, root=tmp_path, until=phase)
         done = {file.parent.name for file in run.folder.glob("*/done.json")}
         assert set(study.phases[phase]) & set(step_names(own_saes())) <= done
     assert result_bytes(run) == result_bytes(undisturbed)

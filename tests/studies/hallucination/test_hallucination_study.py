@@ -45,7 +45,11 @@ def small(**changes):
 def run(tmp_path_factory):
     spec = study_spec("hallucination", "hallucination/tiny", None, [])
     folder = tmp_path_factory.mktemp("runs")
-    return execute(HallucinationStudy(), spec, "tiny", How(devices="cpu"), root=folder)
+    how = How(executor="processes", workers=2)
+    with pytest.MonkeyPatch.context() as patch:
+        # What is drawn is tested where figures are.
+        patch.setattr("fluoroscope.runs.report.save_chart", lambda *_: None)
+        return execute(HallucinationStudy(), spec, "tiny", how, root=folder)
 
 
 def table(run, name):
@@ -103,6 +107,7 @@ def test_every_answer_that_was_left_out_is_counted_with_its_reason(run):
     assert len(records) + int(left_out["answers"].sum()) >= asked
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_worker_processes_leave_the_bytes_of_one_process(tmp_path):
     found = {}
     for name, how in {
@@ -114,6 +119,7 @@ def test_worker_processes_leave_the_bytes_of_one_process(tmp_path):
     assert found["one"] == found["two"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_trackers_alone_are_judged_without_a_single_answer(tmp_path):
     spec = small(validation={"scenes": 2})
     made = execute(HallucinationStudy(), spec, "t", root=tmp_path, only=["validate_tracker"])
