@@ -19,8 +19,12 @@ pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIAL = ROOT / "docs" / "tutorials" / "gambling.md"
+MADE_UP = ROOT / "docs" / "tutorials" / "hallucination.md"
 ADD_A_GAME = ROOT / "docs" / "how-to" / "add-a-game.md"
-QUICK = {"gambling/organism": "gambling/tiny"}
+QUICK = {
+    "gambling/organism": "gambling/tiny",
+    "hallucination/organism": "hallucination/tiny",
+}
 """Presets of the text -> those that take seconds."""
 
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -54,14 +58,23 @@ class Done(NamedTuple):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Done:
     """The tutorial from its first block to its last, as somebody who follows it would go."""
-    folder, printed, names = tmp_path_factory.mktemp("tutorial"), [], {}
+    return followed(TUTORIAL, tmp_path_factory.mktemp("gamble"), "gamble")
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory) -> Done:
+    return followed(MADE_UP, tmp_path_factory.mktemp("made-up"), "made-up")
+
+
+def followed(page: Path, folder: Path, name: str) -> Done:
+    printed, names = [], {}
     environment = {**os.environ, "FLUOROSCOPE_RUNS": str(folder / "runs"), "COLUMNS": "120"}
-    for language, text in blocks(TUTORIAL, "sh", "python"):
+    for language, text in blocks(page, "sh", "python"):
         if language == "sh":
             printed.append("".join(run(line, folder, environment) for line in text.splitlines()))
         else:
             printed.append(execute(text, names, folder))
-    return Done(folder / "runs" / "gamble", printed)
+    return Done(folder / "runs" / name, printed)
 
 
 def run(line: str, folder: Path, environment: dict[str, str]) -> str:
@@ -92,16 +105,34 @@ def test_the_tutorial_ends_in_a_report_with_the_sections_that_it_names(done):
         assert section in report
 
 
-def test_every_table_that_the_tutorial_names_is_there(done):
-    named = set(re.findall(r"`(tables/[\w.-]+)`", TUTORIAL.read_text(encoding="utf-8")))
-    assert len(named) >= 4
-    assert [name for name in sorted(named) if not (done.run / name).is_file()] == []
+@pytest.mark.parametrize(("page", "fixture"), [(TUTORIAL, "done"), (MADE_UP, "watched")])
+def test_every_table_that_a_tutorial_names_is_there(page, fixture, request):
+    made: Done = request.getfixturevalue(fixture)
+    named = set(re.findall(r"`(tables/[\w.-]+)`", page.read_text(encoding="utf-8")))
+    assert len(named) >= 3
+    assert [name for name in sorted(named) if not (made.run / name).is_file()] == []
 
 
-def test_every_step_that_the_tutorial_names_is_one_and_none_is_missing(done):
-    rows = re.findall(r"^\| (`[^|]+`) \|", TUTORIAL.read_text(encoding="utf-8"), re.MULTILINE)
+@pytest.mark.parametrize(("page", "fixture"), [(TUTORIAL, "done"), (MADE_UP, "watched")])
+def test_every_step_that_a_tutorial_names_is_one_and_none_is_missing(page, fixture, request):
+    made: Done = request.getfixturevalue(fixture)
+    rows = re.findall(r"^\| (`[^|]+`) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named == {file.parent.name for file in done.run.glob("*/done.json")}
+    assert named == {file.parent.name for file in made.run.glob("*/done.json")}
+
+
+def test_the_watched_answer_has_a_score_before_and_after_every_token(watched):
+    lines = next(text for text in watched.printed if "score" in text and "tracks" in text)
+    live = [text for text in watched.printed if re.search(r"^'.*' +score 0\.\d\d", text, re.M)]
+    assert "Score: the probability that an answer is made up" in lines
+    scores = [float(one) for one in re.findall(r"score (0\.\d\d)", live[0])]
+    assert len(scores) >= 3
+
+
+def test_the_paper_and_the_files_of_the_original_are_written(watched):
+    folder = watched.run.parents[1]
+    assert (folder / "paper" / "numbers.tex").read_text(encoding="utf-8").count("\\newcommand") > 50
+    assert (folder / "files" / "detection" / "classifications.csv").is_file()
 
 
 def test_replies_are_read_again_as_they_were_played(done):
@@ -130,20 +161,23 @@ def test_every_command_of_a_study_in_the_docs_has_settings_that_exist():
     checked = 0
     for page in pages():
         for words in commands(page):
-            if words[0] not in ("run", "plan") or "gambling" not in words:
+            studies = [word for word in words[1:2] if word in ("gambling", "hallucination")]
+            if words[0] not in ("run", "plan") or not studies:
                 continue
             presets = [words[i + 1] for i, word in enumerate(words) if word == "--preset"]
             overrides = [word for word in words if re.match(r"[\w.]+=", word)]
-            study_spec("gambling", presets[0] if presets else None, None, overrides)
+            study_spec(studies[0], presets[0] if presets else None, None, overrides)
             checked += 1
-    assert checked >= 10
+    assert checked >= 12
 
 
 def test_every_preset_that_the_docs_name_is_there():
     named = {
         name
         for page in pages()
-        for name in re.findall(r"`((?:gambling|dictionary)/[\w.-]+)`", page.read_text("utf-8"))
+        for name in re.findall(
+            r"`((?:gambling|hallucination|dictionary)/[\w.-]+)`", page.read_text("utf-8")
+        )
     }
     asked = {
         words[i + 1]
