@@ -17,6 +17,7 @@ from fluoroscope.core.config import Config, build
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
+from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
 from fluoroscope.studies import SPECS, STUDIES
@@ -65,6 +66,31 @@ def _arm(step: MapStep, strike: Callable[[str], None], struck: Path) -> None:
         once(f"{step.name}-merge")
 
     step.shards, step.work, step.merge = counted, worked, merged
+
+
+class StruckError(BaseException):
+    """Passes by whatever catches errors, as the end of a process does."""
+
+
+def end_after_strikes(
+    study: type[Study], start: Callable[[], Run], merges: Sequence[str], struck: Path
+) -> tuple[Run, set[str]]:
+    """Calls `start` until every step, and the merges that are named, were struck once in this
+    process; gives the run and what was struck. Whoever asks puts `study.steps` back.
+    """
+
+    def strike(name: str) -> None:
+        if not name.endswith("-merge") or name in merges:
+            raise StruckError(name)
+
+    struck.mkdir()
+    strike_each_step(study, strike, struck)
+    strikes = set()
+    while True:
+        try:
+            return start(), strikes
+        except StruckError as one:
+            strikes.add(str(one))
 
 
 def end_after_kills(study: str, spec: Config, name: str, root: Path) -> list[int]:

@@ -12,20 +12,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from fluoroscope.core.intervals import MIN_UNITS
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.hallucination.detection.comparisons import (
     Comparison,
-    check_same_rows,
     compare,
+    compare_groups,
 )
 from fluoroscope.studies.hallucination.detection.scores import (
     Scored,
-    aurocs,
-    over_resamples,
-    percentile_interval,
     scored,
 )
 from fluoroscope.studies.hallucination.steps.answers import read_answer_records
@@ -69,28 +66,8 @@ def compare_paired(
     if first is None or second is None or shared.n_groups < MIN_UNITS:
         return None
     if shared.is_same_rows and np.array_equal(first.folds, second.folds):
-        check_same_rows(first, second)
         return compare(first, second, seed, n_resamples), "answers"
-    return _by_question(first, second, seed, n_resamples), "questions"
-
-
-def _by_question(one: Scored, other: Scored, seed: int, n_resamples: int) -> Comparison:
-    n_groups = int(one.groups.max()) + 1
-
-    def both(weights: Float[np.ndarray, "b g"]) -> Float[np.ndarray, "b 2"]:
-        return np.column_stack([aurocs(one, weights), aurocs(other, weights)])
-
-    first, second = both(np.ones((1, n_groups)))[0]
-    draws = over_resamples(one, seed, n_resamples, both)
-    difference = draws[:, 0] - draws[:, 1]
-    told = difference[~np.isnan(difference)]
-    smaller = min((told <= 0).sum(), (told >= 0).sum())
-    return Comparison(
-        percentile_interval(float(first), draws[:, 0], n_groups),
-        percentile_interval(float(second), draws[:, 1], n_groups),
-        percentile_interval(float(first - second), difference, n_groups),
-        float(min(1.0, 2 * (smaller + 1) / (len(told) + 1))) if len(told) else float("nan"),
-    )
+    return compare_groups(first, second, seed, n_resamples), "questions"
 
 
 def _kept(rows: Scored, is_kept: Bool[np.ndarray, " n"]) -> Scored | None:

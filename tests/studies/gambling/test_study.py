@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from quick_study import Actor, quick_spec
-from strikes import end_after_kills, strike_each_step
+from strikes import end_after_kills, end_after_strikes
 
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, RunError
@@ -106,25 +106,12 @@ def test_tables_hold_no_time_and_no_path(quick_run):
 def test_stopped_in_every_step_it_ends_with_the_bytes_of_worker_processes_left_alone(
     quick_run, tmp_path, monkeypatch
 ):
-    class StruckError(BaseException):
-        """Passes by whatever catches errors, as the end of a process does."""
-
-    def strike(name: str) -> None:
-        if not name.endswith("-merge") or name in ("play-merge", "doses-merge"):
-            raise StruckError(name)
-
-    struck = tmp_path / "struck"
-    struck.mkdir()
     monkeypatch.setattr(GamblingStudy, "steps", GamblingStudy.steps)
-    strike_each_step(GamblingStudy, strike, struck)
-    strikes = []
-    while True:
-        try:
-            run = played(tmp_path, "quick")
-            break
-        except StruckError as one:
-            strikes.append(str(one))
-    assert set(strikes) == {*STEPS, "play-merge", "doses-merge"}
+    merges = ("play-merge", "doses-merge")
+    run, strikes = end_after_strikes(
+        GamblingStudy, lambda: played(tmp_path, "quick"), merges, tmp_path / "struck"
+    )
+    assert strikes == {*STEPS, *merges}
     assert result_bytes(run) == result_bytes(quick_run)
 
 

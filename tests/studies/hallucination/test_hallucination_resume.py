@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from strikes import end_after_kills, strike_each_step
+from strikes import end_after_kills, end_after_strikes
 
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError
@@ -70,27 +70,13 @@ def _no_pictures(no_pictures):
 def test_stopped_in_every_step_it_ends_with_the_bytes_of_worker_processes_left_alone(
     undisturbed, tmp_path, monkeypatch
 ):
-    class StruckError(BaseException):
-        """Passes by whatever catches errors, as the end of a process does."""
+    def start():
+        return execute(HallucinationStudy(), own_saes(), "own", How(devices="cpu"), root=tmp_path)
 
-    def strike(name: str) -> None:
-        if not name.endswith("-merge") or name in ("read-merge", "detect-merge"):
-            raise StruckError(name)
-
-    struck = tmp_path / "struck"
-    struck.mkdir()
     monkeypatch.setattr(HallucinationStudy, "steps", HallucinationStudy.steps)
-    strike_each_step(HallucinationStudy, strike, struck)
-    strikes = []
-    while True:
-        try:
-            run = execute(
-                HallucinationStudy(), own_saes(), "own", How(devices="cpu"), root=tmp_path
-            )
-            break
-        except StruckError as one:
-            strikes.append(str(one))
-    assert set(strikes) == {*step_names(own_saes()), "read-merge", "detect-merge"}
+    merges = ("read-merge", "detect-merge")
+    run, strikes = end_after_strikes(HallucinationStudy, start, merges, tmp_path / "struck")
+    assert strikes == {*step_names(own_saes()), *merges}
     assert result_bytes(run) == result_bytes(undisturbed)
 
 

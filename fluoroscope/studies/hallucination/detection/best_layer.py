@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from fluoroscope.studies.hallucination.detection.columns import Columns
-from fluoroscope.studies.hallucination.detection.detectors import Fitted
+from fluoroscope.studies.hallucination.detection.detectors import Fitted, base_rate
 from fluoroscope.studies.hallucination.detection.logistic import PENALTIES, learn_logistic
 
 
@@ -40,8 +40,7 @@ class BestLayer:
                 scores, loss = learn_logistic(rows, labels, groups, self.penalties, seed)
                 found.append((loss, layer, columns, scores))
         if not found:
-            share = float(labels.mean())
-            return Fitted(lambda rows: np.full(len(rows), share))
+            return Fitted(base_rate(labels))
         _, best, columns, scores = min(found, key=lambda one: one[:2])
         return Fitted(
             lambda rows: scores(columns.prepare(_by_layer(rows)[:, best])),

@@ -55,6 +55,11 @@ class Headline(NamedTuple):
 def compare(one: Scored, other: Scored, seed: int, n_resamples: int = 2000) -> Comparison:
     """AUROC of `one` minus that of `other`, by a cluster bootstrap that is paired."""
     check_same_rows(one, other)
+    return compare_groups(one, other, seed, n_resamples)
+
+
+def compare_groups(one: Scored, other: Scored, seed: int, n_resamples: int = 2000) -> Comparison:
+    """The same of two that score different rows of the same groups, drawn again together."""
     n_groups = int(one.groups.max()) + 1
 
     def both(weights: Float[np.ndarray, "b g"]) -> Float[np.ndarray, "b 2"]:

@@ -75,7 +75,7 @@ class OnColumns(ABC):
         if len(columns.kept):
             learnt = self.learn(columns.prepare(x), labels, groups, seed)
         else:
-            learnt = _base_rate(labels)
+            learnt = base_rate(labels)
         return Fitted(
             lambda rows: np.asarray(learnt(columns.prepare(rows)), np.float64),
             columns.constant,
@@ -204,7 +204,7 @@ class Words:
         return Fitted(lambda rows: _probability(model)(words.transform(rows.tolist())))
 
 
-def _base_rate(labels: Bool[np.ndarray, " n"]) -> Scores:
+def base_rate(labels: Bool[np.ndarray, " n"]) -> Scores:
     """What is known without looking, for rows that do not differ."""
     share = float(labels.mean())
     return lambda rows: np.full(len(rows), share)
