@@ -19,6 +19,9 @@ Kind = Literal["raw", "text", "columns", "layers"]
 BASELINE, COMBINED, TRACKING = "baseline", "baseline + tracking", "tracking"
 WORDS = ("words of the answer", "words of the question")
 WORDS_APART = "words of the answer, none seen before"
+OF_TEXTS = ("length alone", "style", *WORDS)
+"""Methods that look at no model."""
+
 RAW = {
     "length alone": "length",
     "perplexity alone": "perplexity",

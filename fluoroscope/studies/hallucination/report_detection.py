@@ -69,19 +69,27 @@ def add_verdict(report: Report, run: Run) -> None:
     best = methods.sort("auroc", descending=True, maintain_order=True)["method"][0]
     report.section("Does tracking tell anything?")
     report.text(
-        f"**{said['sentence']}** For that p the columns of tracking were exchanged between groups "
+        f"**{said['sentence']}** {' '.join(said['caveats'])}\n\n"
+        "For that p the columns of tracking were exchanged between groups "
         f"{said['n_exchanges']} times. The highest AUROC of all "
         f"methods is that of *{best}*. Every score is of an answer that its detector was not "
         "trained on, nor on any other of its group; intervals are over groups."
     )
     found = methods.filter(pl.col("method") == COMBINED)
     value, low, high = noise["auroc"]
+    share = float(readable_answers(run)["label"].mean())  # pyright: ignore[reportArgumentType]
+    of_all = 2 * share / (1 + share)
     gates = [
         Gate("AUROC of noise", value, f"interval {low:.3f} to {high:.3f} holds 0.5", True),
         Gate(
             "AUROC", found["auroc"][0], "above 0.90, as the seed expects", found["auroc"][0] > 0.9
         ),
-        Gate("F1", found["f1"][0], "above 0.85, as the seed expects", found["f1"][0] > 0.85),
+        Gate(
+            "F1",
+            found["f1"][0],
+            f"above 0.85, as the seed expects (to call everything made up has {of_all:.2f})",
+            found["f1"][0] > 0.85,
+        ),
     ]
     report.gates(gates, caption="Noise must be at chance; the seed's figures of the whole.")
 

@@ -27,6 +27,7 @@ from fluoroscope.studies.hallucination.config import HallucinationConfig
 from fluoroscope.studies.hallucination.detection import DETECTORS
 from fluoroscope.studies.hallucination.detection.abstention import abstention_table
 from fluoroscope.studies.hallucination.detection.calibration import calibration_error, reliability
+from fluoroscope.studies.hallucination.detection.caveats import caveats
 from fluoroscope.studies.hallucination.detection.comparisons import (
     compare,
     compare_all,
@@ -50,6 +51,7 @@ from fluoroscope.studies.hallucination.detection.scores import (
 from fluoroscope.studies.hallucination.methods import (
     BASELINE,
     COMBINED,
+    OF_TEXTS,
     TRACKING,
     WORDS_APART,
     Method,
@@ -157,7 +159,8 @@ class EvaluateStep(MapStep):
         rows = [self._figures(method, found[name], texts)
                 for name, method in methods(self.config).items() if name in found]  # fmt: skip
         write_parquet(folder / METHODS, pl.DataFrame(rows))
-        write_parquet(folder / DETECTORS_FILE, self._by_detector(found))
+        detectors = self._by_detector(found)
+        write_parquet(folder / DETECTORS_FILE, detectors)
         # Its folds are its own, so nothing can be paired with it.
         found.pop(WORDS_APART, None)
         combined = found.pop(COMBINED)
@@ -167,10 +170,12 @@ class EvaluateStep(MapStep):
         p = self._p(run)
         said = headline(found[BASELINE], combined, seed, detection.resamples, p_exchanged=p)
         value, low, high = said.comparison.difference
+        beside = caveats(against, detectors, OF_TEXTS, is_useful=said.is_useful)
         write_json(
             folder / HEADLINE,
             {
                 "sentence": said.sentence,
+                "caveats": beside,
                 "is_useful": said.is_useful,
                 "difference": [value, low, high],
                 "p_exchange": p,
@@ -185,7 +190,8 @@ class EvaluateStep(MapStep):
         write_parquet(folder / COVERAGE, pl.DataFrame({"coverage": share, "risk": risk}))
 
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
-        sink.message(read_json(folder / "shards" / "all" / HEADLINE)["sentence"])
+        said = read_json(folder / "shards" / "all" / HEADLINE)
+        sink.message(" ".join([said["sentence"], *said["caveats"]]))
 
     def _figures(
         self, method: Method, scores: Scored, texts: np.ndarray
