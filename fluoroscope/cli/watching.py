@@ -24,7 +24,6 @@ from fluoroscope.cli.running_score import (
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import DamagedError, RunError
 from fluoroscope.core.seeding import derive_seed, stream
-from fluoroscope.core.storage import read_json
 from fluoroscope.data.answers.record import AnswerRecord
 from fluoroscope.models.hub import model_fingerprint
 from fluoroscope.models.language_model import LanguageModel
@@ -37,11 +36,11 @@ from fluoroscope.steps.models import load_model
 from fluoroscope.studies.hallucination.online.watcher import Watched, Watcher
 from fluoroscope.studies.hallucination.steps.answers import read_answer_records
 from fluoroscope.studies.hallucination.steps.online import (
-    JUDGED,
+    AUROC,
     ONLINE,
     PREFIXES,
     early_aurocs,
-    read_early,
+    read_judged,
 )
 from fluoroscope.studies.hallucination.steps.watcher import open_watcher
 
@@ -112,15 +111,14 @@ def own_questions(run: Run) -> list[str]:
 
 def what_scores_are(run: Run) -> str:
     """On what a score rests, in words."""
-    judged = read_json(run.step_folder(ONLINE) / JUDGED)
+    judged = read_judged(run)
     said = (
         f"Score: the probability that an answer is made up, calibrated on {judged['answers']} "
         f"answers of the run {run.name} ({judged['made_up']:.0%} of them made up). It says how "
         "answers like this one were labelled there, not whether this one is true."
     )
-    early = read_early(run)
-    if not early.is_empty():
-        before, last = early_aurocs(early)
+    if AUROC in judged:
+        before, last = early_aurocs(judged)
         error = judged["last"]
         said += (
             f"\nAUROC on answers that it had not seen: {before} before the first token, {last} "

@@ -54,6 +54,15 @@ _Loader.add_implicit_resolver(f"{_YAML}merge", re.compile(r"<<\Z"), ["<"])
 _Loader.add_constructor("!number", _Loader.construct_number)
 
 
+def with_nan(value: Any) -> Any:  # Any: see `without_nan`.
+    """With NaN for every null: the way back from `without_nan`."""
+    if isinstance(value, dict):
+        return {key: with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_nan(item) for item in value]
+    return math.nan if value is None else value
+
+
 def without_nan(value: Any) -> Any:  # Any: nested JSON values, where null is "cannot be told".
     """With null for every number that is none, and for infinities, which JSON does not know."""
     if isinstance(value, dict):

@@ -22,11 +22,11 @@ from fluoroscope.data.answers.labelling import labelled
 from fluoroscope.data.answers.record import (
     QUESTION_PROMPT,
     AnswerRecord,
-    LeftOut,
     OpenQuestion,
     group_of,
 )
-from fluoroscope.data.answers.sets import Gathered, Source
+from fluoroscope.data.answers.sets import Source
+from fluoroscope.data.rows import Gathered, LeftOut
 from fluoroscope.organism.facts import (
     NOT_SURE,
     QUESTIONS,

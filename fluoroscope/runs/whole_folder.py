@@ -5,10 +5,13 @@ It may take the place of an earlier one of its kind that nobody changed, which s
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.storage import full_disk_named, read_json, sha256_folder
@@ -28,6 +31,7 @@ def whole_folder(
     place.parent.mkdir(parents=True, exist_ok=True)
     making = place.with_name(f".{place.name}.{os.getpid()}.part")
     shutil.rmtree(making, ignore_errors=True)
+    _remove_leftovers(place)
     try:
         with full_disk_named(to):
             making.mkdir()
@@ -35,6 +39,15 @@ def whole_folder(
             _exchange(making, place)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _remove_leftovers(place: Path) -> None:
+    """What processes that were killed while they filled a folder for `place` left beside it."""
+    pattern = re.compile(rf"\.{re.escape(place.name)}\.([1-9]\d{{0,8}})\.part")
+    for beside in list(place.parent.iterdir()):
+        match = pattern.fullmatch(beside.name)
+        if match and beside.is_dir() and not psutil.pid_exists(int(match[1])):
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _check_place(place: Path, manifest: str, made_as: str, may_hold: Sequence[str]) -> None:

@@ -127,6 +127,13 @@ def test_the_layer_in_a_name_must_be_that_of_the_checkpoint(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("said", ["zero", [0], float("inf"), torch.zeros(2)])
+def test_a_layer_that_is_no_number_is_said_to_be_none(tmp_path, said):
+    file, _ = write_checkpoint(tmp_path, 0, said=said)
+    with pytest.raises(DamagedError, match=r"'layer_idx' which block .* a number from 0 on; got"):
+        layered_facts(file)
+
+
 @pytest.mark.parametrize("architecture", ["jumprelu", "batch_topk", "relu"])
 def test_our_saes_are_the_same_function_after_they_were_written_so(tmp_path, architecture):
     kind = SAES.load(architecture)

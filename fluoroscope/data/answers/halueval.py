@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from fluoroscope.data.answers.record import (
     QUESTION_PROMPT,
     AnswerRecord,
-    LeftOut,
     Span,
     group_of,
     stated_answer,
 )
-from fluoroscope.data.answers.sets import FileSource, Hub, Row, UnusableRowError
+from fluoroscope.data.answers.sets import FileSource
+from fluoroscope.data.rows import Hub, LeftOut, Row, UnusableRowError
 
 _HUB = "pminervini/HaluEval"
 _DIALOGUE_PROMPT = "{history} [Assistant]:"

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from fluoroscope.data.answers.record import (
     AnswerRecord,
     LabelSource,
-    LeftOut,
     OpenQuestion,
     Span,
     answer_span,
 )
+from fluoroscope.data.rows import LeftOut
 
 # "1,000" and "2.5" are one word each, or "1" would be found in both.
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import polars as pl
 
@@ -139,15 +139,6 @@ class OpenQuestion:
             )
         if not any(answer.strip() for answer in self.answers):
             raise CorpusError(f"The question {self.id!r} of {self.dataset!r} has no right answer.")
-
-
-class LeftOut(NamedTuple):
-    """Something that a set holds and that could not be used."""
-
-    where: str
-    """File and row, or the question."""
-
-    reason: str
 
 
 def group_of(question: str) -> str:

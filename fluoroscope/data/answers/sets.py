@@ -6,21 +6,26 @@ stated and judged already; `QUESTION_SETS` give prompts for a model's own answer
 separate tracks and never mixed. Rows that cannot be used are handed back with the reason.
 """
 
-import json
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fluoroscope.core.errors import CorpusError
 from fluoroscope.core.registry import Registry
-from fluoroscope.data.answers.record import AnswerRecord, LeftOut, OpenQuestion
-
-HUB_PREFIX = "hf:"
-"""Begins a place on the hub; nothing behind it is the set's usual one."""
+from fluoroscope.data.answers.record import AnswerRecord, OpenQuestion
+from fluoroscope.data.rows import (
+    Gathered,
+    Hub,
+    LeftOut,
+    Row,
+    UnusableRowError,
+    counted,
+    files_at,
+    rows_at,
+)
 
 _HERE = "fluoroscope.data.answers"
 ANSWER_SETS: "Registry[Source[AnswerRecord]]" = Registry(
@@ -47,29 +52,10 @@ QUESTION_SETS: "Registry[Source[OpenQuestion]]" = Registry(
     },
 )
 
+REPEATED = "the same text came before, with the same label"
+"""A reason that takes nothing away."""
+
 Item = TypeVar("Item", AnswerRecord, OpenQuestion)
-
-
-class UnusableRowError(Exception):
-    """A row that gives nothing, with the reason; it is counted, and reading goes on."""
-
-
-@dataclass(frozen=True)
-class Gathered(Generic[Item]):
-    """What was read of a set, and what was not."""
-
-    name: str
-    items: tuple[Item, ...]
-    left_out: tuple[LeftOut, ...]
-
-    def reasons(self) -> dict[str, int]:
-        """Reason -> how often, the most frequent first."""
-        return dict(Counter(one.reason for one in self.left_out).most_common())
-
-    def describe(self) -> str:
-        """A sentence for a log or a report."""
-        said = f"{self.name}: {len(self.items):,} items"
-        return f"{said}; left out: {_counted(self.left_out)}" if self.left_out else said
 
 
 class Source(ABC, Generic[Item]):
@@ -84,55 +70,9 @@ class Source(ABC, Generic[Item]):
     def read(self, place: Path | str | None = None) -> Gathered[Item]:
         """`place` is a file, a folder, `hf:NAME`, or None where the set needs none."""
 
-
-@dataclass(frozen=True)
-class Row:
-    """One row, whatever file it is from; columns are asked for by the set's own names."""
-
-    where: str
-    stem: str
-    """Of the file's name; the split's of the hub."""
-
-    values: Mapping[str, Any]  # Any: what JSON can hold.
-    columns: Mapping[str, tuple[str, ...]]
-
-    def value(self, name: str) -> Any:  # Any: see `values`.
-        for column in self.columns[name]:
-            if column in self.values:
-                return self.values[column]
-        raise CorpusError(
-            f"{self.where} has no column {' or '.join(map(repr, self.columns[name]))}, only "
-            f"{', '.join(map(str, self.values)) or 'none'}. Is it a file of this data set?"
-        )
-
-    def has(self, name: str) -> bool:
-        return any(column in self.values for column in self.columns[name])
-
-    def text(self, name: str) -> str:
-        """Without white space around it; an empty one makes the row unusable."""
-        value = self.value(name)
-        if value is None or (isinstance(value, str) and not value.strip()):
-            raise UnusableRowError(f"{self.columns[name][0]!r} is empty")
-        if not isinstance(value, str):
-            raise self.wrong(name, "text", value)
-        return value.strip()
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Of a list, or of a text with semicolons between; each once, empty ones never."""
-        value = self.value(name) or []
-        found = value.split(";") if isinstance(value, str) else value
-        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-            raise self.wrong(name, "a list of texts", value)
-        return tuple(dict.fromkeys(one.strip() for one in found if one.strip()))
-
-    def wrong(self, name: str, allowed: str, got: object) -> CorpusError:
-        return CorpusError(f"{self.where}: {name} must be {allowed}, got {got!r:.80}.")
-
-
-class Hub(NamedTuple):
-    id: str
-    subset: str | None
-    split: str
+    def files_of(self, place: Path | str | None) -> list[Path]:
+        """The files on this machine that are read at `place`."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -150,12 +90,18 @@ class FileSource(Source[Item]):
     items: Callable[[Row], Iterable[Item | LeftOut]]
     """What a row gives; it may raise `UnusableRowError`."""
 
-    def read(self, place: Path | str | None = None) -> Gathered[Item]:
+    def files_of(self, place: Path | str | None) -> list[Path]:
+        return files_at(self._place(place), self.files, self.name)
+
+    def _place(self, place: Path | str | None) -> str:
         if place is None:
             raise CorpusError(f"{self.name} needs a file, a folder, or hf: for the hub's copy.")
+        return str(place)
+
+    def read(self, place: Path | str | None = None) -> Gathered[Item]:
         found: list[tuple[str, Item]] = []
         left_out: list[LeftOut] = []
-        for row in self._rows(str(place)):
+        for row in rows_at(self._place(place), (self.hub,), self.files, self.columns, self.name):
             try:
                 for item in self.items(row):
                     if isinstance(item, LeftOut):
@@ -169,16 +115,6 @@ class FileSource(Source[Item]):
         _check_usable(gathered, str(place))
         return gathered
 
-    def _rows(self, place: str) -> Iterator[Row]:
-        if place.startswith(HUB_PREFIX):
-            hub = self.hub._replace(id=place.removeprefix(HUB_PREFIX) or self.hub.id)
-            for number, values in enumerate(_hub_rows(hub), start=1):
-                yield Row(f"{hub.id}, row {number}", hub.split, values, self.columns)
-            return
-        for file in _files(place, self.files, self.name):
-            for number, values in enumerate(_file_rows(file), start=1):
-                yield Row(f"{file.name}, row {number}", file.stem, values, self.columns)
-
 
 def _without_repeats(found: list[tuple[str, Item]]) -> tuple[list[Item], list[LeftOut]]:
     """Each text once, and none of those that are labelled both ways."""
@@ -190,7 +126,7 @@ def _without_repeats(found: list[tuple[str, Item]]) -> tuple[list[Item], list[Le
         if len(labels[item.id]) > 1:
             left_out.append(LeftOut(where, "the same text is labelled true and made up"))
         elif item.id in seen:
-            left_out.append(LeftOut(where, "the same text came before, with the same label"))
+            left_out.append(LeftOut(where, REPEATED))
         else:
             items.append(item)
         seen.add(item.id)
@@ -205,7 +141,7 @@ def _check_usable(gathered: Gathered[Any], place: str) -> None:  # Any: of eithe
     why = ""
     if gathered.left_out:
         first = gathered.left_out[0]
-        why = f" Left out: {_counted(gathered.left_out)} (first: {first.where}, {first.reason})."
+        why = f" Left out: {counted(gathered.left_out)} (first: {first.where}, {first.reason})."
     if not gathered.items:
         raise CorpusError(f"{place} gives nothing that {gathered.name} could use.{why}")
     labels = Counter(item.label for item in gathered.items if isinstance(item, AnswerRecord))
@@ -216,84 +152,3 @@ def _check_usable(gathered: Gathered[Any], place: str) -> None:  # Any: of eithe
             f"All {n} answers that {gathered.name} has in {place} are {said} (label {label}); "
             f"telling true from made up needs both.{why}"
         )
-
-
-def _counted(left_out: Iterable[LeftOut]) -> str:
-    counts = Counter(one.reason for one in left_out).most_common()
-    return ", ".join(f"{n} x {reason}" for reason, n in counts)
-
-
-def _files(place: str, patterns: tuple[str, ...], name: str) -> list[Path]:
-    places = [Path(place).expanduser()]
-    if root := os.environ.get("FLUOROSCOPE_DATA"):
-        places.append(Path(root) / place)
-    path = next((one for one in places if one.exists()), None)
-    if path is None:
-        looked = " nor ".join(map(str, places))
-        raise CorpusError(f"There is no data for {name} at {looked}. Give a file or its folder.")
-    if path.is_file():
-        return [path]
-    for pattern in patterns:
-        if files := sorted(path.glob(pattern)):
-            return files
-    there = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
-    raise CorpusError(
-        f"The folder {path} holds none of {', '.join(patterns)} for {name}; it holds {there}."
-    )
-
-
-def _file_rows(file: Path) -> Iterator[Mapping[str, Any]]:  # Any: what JSON can hold.
-    import polars as pl
-
-    try:
-        match file.suffix:
-            case ".csv":
-                yield from pl.read_csv(file, infer_schema=False).iter_rows(named=True)
-            case ".parquet":
-                yield from pl.read_parquet(file).iter_rows(named=True)
-            case ".json" | ".jsonl":
-                yield from _json_rows(file)
-            case _:
-                raise CorpusError(f"{file} is none of .csv, .json, .jsonl and .parquet.")
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{file} cannot be read: {error}.") from None
-
-
-def _json_rows(file: Path) -> Iterator[Mapping[str, Any]]:  # Any: what JSON can hold.
-    """Of a list, of TriviaQA's {"Data": list}, or of one object a line, whatever the suffix."""
-    text = file.read_text(encoding="utf-8-sig")
-    try:
-        rows = json.loads(text)
-        rows = rows.get("Data", [rows]) if isinstance(rows, dict) else rows
-    except json.JSONDecodeError:
-        rows = list(_lines(text, file))
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise CorpusError(f"{file.name}, row {number} is not a JSON object: {row!r:.80}.")
-        yield row
-
-
-def _lines(text: str, file: Path) -> Iterator[Any]:  # Any: what JSON can hold.
-    # Not splitlines: a JSON text may hold a line separator of Unicode's.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CorpusError(f"{file.name}, line {number} is not JSON: {error}.") from None
-
-
-def _hub_rows(hub: Hub) -> Iterator[Mapping[str, Any]]:  # Any: what the hub's columns hold.
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-
-    try:
-        rows = load_dataset(hub.id, hub.subset, split=hub.split)
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
-        raise CorpusError(
-            f"The data set {hub.id!r} (subset {hub.subset}, split {hub.split!r}) could not be "
-            f"opened: {error} Check the network, or give a file."
-        ) from error
-    for row in rows:
-        yield dict(row)

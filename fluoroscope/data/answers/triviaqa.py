@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fluoroscope.data.answers.record import QUESTION_PROMPT, OpenQuestion, group_of
-from fluoroscope.data.answers.sets import FileSource, Hub, Row, UnusableRowError
+from fluoroscope.data.answers.sets import FileSource
+from fluoroscope.data.rows import Hub, Row, UnusableRowError
 
 _ANSWER = ("Value", "value")
 _ALIASES = ("Aliases", "aliases", "NormalizedAliases", "normalized_aliases")

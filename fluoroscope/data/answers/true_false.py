@@ -9,7 +9,8 @@ topics that it has not seen (`leave_one_group_out`).
 from collections.abc import Iterator
 
 from fluoroscope.data.answers.record import AnswerRecord, stated_answer
-from fluoroscope.data.answers.sets import FileSource, Hub, Row, UnusableRowError
+from fluoroscope.data.answers.sets import FileSource
+from fluoroscope.data.rows import Hub, Row, UnusableRowError
 
 # Ours is the other way round: 1 is made up.
 _MADE_UP = {"1": 0, "1.0": 0, "true": 0, "0": 1, "0.0": 1, "false": 1}

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from fluoroscope.data.answers.record import (
     QUESTION_PROMPT,
     AnswerRecord,
-    LeftOut,
     OpenQuestion,
     group_of,
     stated_answer,
 )
-from fluoroscope.data.answers.sets import FileSource, Hub, Row, UnusableRowError
+from fluoroscope.data.answers.sets import FileSource
+from fluoroscope.data.rows import Hub, LeftOut, Row, UnusableRowError
 
 _HUB = Hub("truthfulqa/truthful_qa", "generation", "validation")
 _MC_HUB = _HUB._replace(subset="multiple_choice")

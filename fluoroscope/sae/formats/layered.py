@@ -167,9 +167,19 @@ def _facts(file: Path, about: Mapping[str, Any], state: Mapping[str, Tensor]) ->
 def _about(file: Path) -> dict[str, Any]:  # Any: JSON values.
     if file.suffix == ".pt":
         layer = _checkpoint(file).get(_LAYER)
-        return {} if layer is None else {_LAYER: int(layer)}
+        return {} if layer is None else {_LAYER: _number(file, layer)}
     found = read_metadata(file)
     return found if isinstance(found, dict) else {}
+
+
+def _number(file: Path, layer: Any) -> int:  # Any: whatever stands there.
+    try:
+        return int(layer)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise DamagedError(
+            f"{file} must say under {_LAYER!r} which block its SAE is of, a number from 0 on; got "
+            f"{layer!r}. Save it with the number, or with the weights alone."
+        ) from None
 
 
 def _state(file: Path) -> Mapping[str, Tensor]:

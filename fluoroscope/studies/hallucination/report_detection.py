@@ -11,6 +11,7 @@ import polars as pl
 from jaxtyping import Bool
 
 from fluoroscope.core.intervals import MIN_UNITS, Interval, clustered_share_interval
+from fluoroscope.core.plain_values import with_nan
 from fluoroscope.core.storage import read_json
 from fluoroscope.plots.chart import Axis, Bars, Chart, Line, Mark, Panel, Reference
 from fluoroscope.runs.report import Gate, Report
@@ -21,7 +22,7 @@ from fluoroscope.studies.hallucination.detection.scores import Scored, auroc, co
 from fluoroscope.studies.hallucination.method_charts import precision_of_methods, roc_of_methods
 from fluoroscope.studies.hallucination.methods import BASELINE, COMBINED, TRACKING
 from fluoroscope.studies.hallucination.methods import methods as methods_of
-from fluoroscope.studies.hallucination.steps.detect import DETECT, NOTES, read_scores
+from fluoroscope.studies.hallucination.steps.detect import read_notes, read_scores
 from fluoroscope.studies.hallucination.steps.evaluate import (
     ABSTENTION,
     AGAINST,
@@ -64,7 +65,7 @@ def evaluated(run: Run, file: str) -> pl.DataFrame:
 
 def add_verdict(report: Report, run: Run) -> None:
     folder = run.shard_folder(EVALUATE, "all")
-    said, noise = read_json(folder / HEADLINE), read_json(folder / NOISE)
+    said, noise = read_json(folder / HEADLINE), with_nan(read_json(folder / NOISE))
     methods = evaluated(run, METHODS)
     best = methods.sort("auroc", descending=True, maintain_order=True)["method"][0]
     report.section("Does tracking tell anything?")
@@ -100,8 +101,7 @@ def add_methods(report: Report, run: Run, config: HallucinationConfig) -> None:
     report.text(_METHODS)
     for number, name in enumerate(methods_of(config)):
         if name not in methods["method"]:
-            notes = read_json(run.shard_folder(DETECT, f"{number:02d}") / NOTES)["notes"]
-            report.text(f"*{name}*: {' '.join(notes)}")
+            report.text(f"*{name}*: {' '.join(read_notes(run, number, name))}")
     others = set(config.detection.also) - {config.detection.detector}
     usual = methods.filter(~pl.col("detector").is_in(others))
     bars = Bars(
@@ -237,7 +237,7 @@ def flagged_share(
 
 
 def add_calibration(report: Report, run: Run) -> None:
-    error = read_json(run.shard_folder(EVALUATE, "all") / CALIBRATION)
+    error = with_nan(read_json(run.shard_folder(EVALUATE, "all") / CALIBRATION))
     bins, coverage = evaluated(run, RELIABILITY), evaluated(run, COVERAGE)
     report.section("How far scores can be believed")
     report.text(

@@ -2,27 +2,25 @@
 
 import polars as pl
 
-from fluoroscope.core.storage import read_json
 from fluoroscope.plots.chart import Axis, Chart, Line, Panel, Reference
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.hallucination.steps.online import (
-    JUDGED,
-    ONLINE,
     early_sentence,
     read_early,
+    read_judged,
 )
 
 BOTH, ALONE = "uncertainty + tracks", "uncertainty"
 
 
 def add_online(report: Report, run: Run) -> None:
-    """AUROC before the first token, after each token, and after shares of the answer."""
-    early, judged = read_early(run), read_json(run.step_folder(ONLINE) / JUDGED)
+    """AUROC before the first token, after each token, and after the last."""
+    early, judged = read_early(run), read_judged(run)
     error = judged["last"]
     report.section("How early it is known")
     report.text(
-        f"**{early_sentence(early)}** A score is given after every token, from what is known by "
+        f"**{early_sentence(judged)}** A score is given after every token, from what is known by "
         "then: the uncertainty of the tokens so far, and the tracks at the prompt's end and at "
         "these tokens; samples and style are not among it. Folds are those of the other methods. "
         "Expected calibration error after the last token "
@@ -32,18 +30,12 @@ def add_online(report: Report, run: Run) -> None:
     )
     if early.is_empty():
         return
-    by_tokens = early.filter(pl.col("by") == "tokens")
     report.figure(
         "online_tokens",
-        _chart(by_tokens, "tokens of the answer that are known"),
-        f"Of the answers that are that long: {by_tokens['answers'][0]} before the first token, "
-        f"{by_tokens['answers'][-1]} after {by_tokens['at'][-1]:.0f}. Those that are left may be "
+        _chart(early),
+        f"Of the answers that are that long: {early['answers'][0]} before the first token, "
+        f"{early['answers'][-1]} after {early['tokens'][-1]}. Those that are left may be "
         "easier or harder. Bands: 95 % over groups, each moment by itself.",
-    )
-    report.figure(
-        "online_shares",
-        _chart(early.filter(pl.col("by") == "share"), "share of the answer that is known"),
-        "Of all answers at every share; how long an answer will be is known afterwards only.",
     )
     report.table(
         "online",
@@ -53,11 +45,11 @@ def add_online(report: Report, run: Run) -> None:
     )
 
 
-def _chart(moments: pl.DataFrame, x: str) -> Chart:
+def _chart(moments: pl.DataFrame) -> Chart:
     lines = [
         Line(
             name,
-            moments["at"],
+            moments["tokens"],
             moments[column],
             moments[f"{column}_low"],
             moments[f"{column}_high"],
@@ -66,4 +58,4 @@ def _chart(moments: pl.DataFrame, x: str) -> Chart:
         for name, column in ((BOTH, "auroc"), (ALONE, "uncertainty"))
     ]
     panel = Panel(lines, references=[Reference(0.5, "chance")])
-    return Chart([panel], Axis(x), Axis("AUROC", limits=(0, 1)))
+    return Chart([panel], Axis("tokens of the answer that are known"), Axis("AUROC", limits=(0, 1)))

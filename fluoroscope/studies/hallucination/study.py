@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
+from fluoroscope.core.storage import fingerprints
 from fluoroscope.data.answers.sets import ANSWER_SETS, QUESTION_SETS
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hub import model_fingerprint
@@ -69,6 +70,9 @@ class HallucinationStudy(Study[HallucinationSpec, HallucinationConfig]):
 
     def sources(self, config: HallucinationConfig) -> Mapping[str, str]:
         found = {"model": model_fingerprint(config.model.name, config.model.revision)}
+        sets = QUESTION_SETS if config.data.answers == "own" else ANSWER_SETS
+        files = sets.load(config.data.name).files_of(config.data.path)
+        found |= {f"data {name}": sha256 for name, sha256 in fingerprints(files)}
         if config.train is not None:
             return {**found, **text_sources(config.model, config.train.corpus)}
         return found | {f"sae {sae.hook_point}": sae.weights_sha256 for sae in config.saes}

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from fluoroscope.data.answers.labelling import Label, find_answer, label_answer, labelled
-from fluoroscope.data.answers.record import AnswerRecord, LeftOut, OpenQuestion
+from fluoroscope.data.answers.record import AnswerRecord, OpenQuestion
+from fluoroscope.data.rows import LeftOut
 
 GENERATOR = {"model": "gpt2", "revision": "abc", "decoding": {}}
 QUESTION = OpenQuestion(

@@ -47,6 +47,8 @@ from fluoroscope.studies.hallucination.causes import (
 from fluoroscope.studies.hallucination.causes_statistics import (
     CHANGE,
     SIZE,
+    Cell,
+    cells,
     comparisons,
     means,
     sign_flip_p,
@@ -362,7 +364,7 @@ def test_differences_are_means_over_answers_of_what_exceeds_their_own_controls()
     assert itself["mean"][0] == pytest.approx(mine.filter(kind=ITSELF)["change"].mean())
 
 
-def test_a_contest_is_told_and_its_contrary_too():
+def test_what_goes_against_a_contest_is_told_and_none_is_claimed():
     random = np.random.default_rng(3)
     effects = simulated(random, 60)
     sign = {(WINNING, ABLATE): -3.0, (LOSING, ABLATE): -3.0}
@@ -372,10 +374,60 @@ def test_a_contest_is_told_and_its_contrary_too():
     ]
     said = verdict(comparisons(effects.with_columns(pl.col("change") + pl.Series(shift)), 0))
     for_it, against = said.split("Against what a contest would do")
-    assert "compete" in for_it
+    # One track that does as expected is no contest, and the other goes against it.
+    assert for_it.startswith("The winning track carries the answer: ")
+    assert "compete" not in said
     assert "ablating the winning track of true answers" in for_it
     assert "ablating the losing track of true answers" in against
     assert "made-up" not in for_it
+
+
+def shown(*changes, further=()):
+    """A table as of `comparisons` where these cells differ from both kinds of controls."""
+    moved = {Cell._make([*key, CHANGE]): sign for *key, sign in changes}
+    moved |= {Cell._make([*key, SIZE]): 1 for key in further}
+    rows = []
+    for cell in cells():
+        value = 2.0 * moved.get(cell, 0)
+        p = 0.001 if value else 0.9
+        rows += [(*cell, kind, 20, 5.0, value, value - 1, value + 1, p, p) for kind in CONTROLS]
+    names = ["answers", "role", "edit", "measure", "against", "n", "n_controls"]
+    names += ["difference", "low", "high", "p", "p_holm"]
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+def test_a_contest_needs_both_tracks_in_one_kind_of_answers_and_nothing_against_it():
+    compete, carries = "two tracks compete for the answer", "winning track carries the answer"
+    winning, losing = ("true", WINNING, ABLATE, -1), ("true", LOSING, ABLATE, 1)
+    said = verdict(shown(winning, losing))
+    assert compete in said
+    assert carries not in said
+    assert compete in verdict(shown(winning, losing, ("made up", LOSING, BOOST, 1)))
+
+    said = verdict(shown(winning))
+    assert carries in said
+    assert compete not in said
+    assert "contest" not in said
+    said = verdict(shown(losing))
+    assert "losing track holds the answer back" in said
+    assert "contest" not in said
+
+    said = verdict(shown(winning, ("made up", LOSING, ABLATE, 1)))
+    assert compete not in said
+    assert carries in said
+    said = verdict(shown(winning, losing, ("true", WINNING, BOOST, -1)))
+    # Both edits of the winning track lower the gap: any change of it does harm.
+    assert compete not in said
+    assert carries not in said
+    assert "Against what a contest would do: boosting the winning track of true answers" in said
+
+
+@pytest.mark.parametrize("sign", [-1, 1, 0])
+def test_what_moves_the_gap_further_is_named_in_its_own_sentence(sign):
+    key = ("true", WINNING, ABLATE)
+    said = verdict(shown((*key, sign), further=[key]))
+    assert "They" not in said
+    assert ". Edits of these tracks move the gap further than both kinds of controls do" in said
 
 
 def test_a_p_of_random_signs_is_exact_for_few_groups():
@@ -408,6 +460,7 @@ def test_every_answer_has_both_tracks_with_controls_and_a_gap_before_and_after(r
     assert effects.filter(label=0)["before"].min() > 0
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "Do tracks decide the answer?" in page
+    assert "which takes differences to be symmetric" in page
 
 
 def test_the_table_holds_what_whole_passes_with_hooks_give(run, effects, organism_model, layers):

@@ -186,6 +186,21 @@ def test_the_table_of_pairs_corrects_for_all_methods_and_says_how_it_paired():
     assert found["n_compared"].to_list() == [2, 2]
 
 
+def test_a_method_that_scores_the_same_in_both_does_not_count_as_compared():
+    prompts = [f"q{i}" for i in range(60)]
+    labels = np.arange(60) % 2
+    one, other = (fake_run(name, prompts, labels) for name in ("one", "other"))
+    groups = one.answers["group_id"].to_numpy()
+    same = scored(draws(60, 1.0, 0, labels)[0], labels, groups)
+    for run, signal in ((one, 3.0), (other, 0.0)):
+        own = scored(draws(60, signal, 1, labels)[0], labels, groups)
+        run.scores = {"style": same, "latents": own}
+    alike, differs = paired_table(one, other, ("one", "other")).to_dicts()
+    assert np.isnan(alike["p"])
+    assert differs["p_holm"] == differs["p"]
+    assert alike["n_compared"] == differs["n_compared"] == 1
+
+
 def test_where_nothing_is_shared_both_intervals_stand_without_a_difference():
     labels = np.arange(60) % 2
     one = fake_run("one", [f"q{i}" for i in range(60)], labels)

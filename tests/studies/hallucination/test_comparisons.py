@@ -77,7 +77,7 @@ def test_a_score_against_itself_differs_by_nothing():
     found = compare(one, one, 0, 100)
     assert found.difference.value == 0
     assert math.isnan(found.difference.low)
-    assert found.p == 1
+    assert math.isnan(found.p)
 
 
 def test_holm_is_that_of_statsmodels_and_leaves_out_what_is_no_test():
@@ -92,12 +92,21 @@ def test_holm_is_that_of_statsmodels_and_leaves_out_what_is_no_test():
 
 def test_several_comparisons_are_corrected_together():
     one, other = two_scores()
-    table = compare_all(other, {"weak": one, "same": other}, 0, 400)
-    weak, same = table.rows(named=True)
+    table = compare_all(other, {"weak": one, "as weak": one}, 0, 400)
+    weak = table.row(0, named=True)
     assert weak["p_holm"] == pytest.approx(2 * weak["p"])
-    assert same["p_holm"] == 1
     assert weak["low"] > 0
     assert table["n_compared"].to_list() == [2, 2]
+
+
+def test_a_method_that_scores_the_same_is_no_test_that_others_pay_for():
+    one, other = two_scores()
+    table = compare_all(other, {"weak": one, "same": other}, 0, 400)
+    weak, same = table.rows(named=True)
+    assert weak["p_holm"] == weak["p"]
+    assert math.isnan(same["p"])
+    assert math.isnan(same["p_holm"])
+    assert table["n_compared"].to_list() == [1, 1]
 
 
 def test_the_headline_says_plainly_which_it_is():

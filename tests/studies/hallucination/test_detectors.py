@@ -118,6 +118,12 @@ def test_memory_knows_what_it_saw_and_nothing_else():
     assert 0.3 < roc_auc_score(labels[100:], fitted.scores(x[100:])) < 0.7
 
 
+def test_without_a_word_the_share_of_made_up_answers_is_all_that_is_known():
+    labels = np.arange(20) < 5
+    fitted = Words().fit(np.full(20, "", object), labels, np.arange(20), 0)
+    np.testing.assert_allclose(fitted.scores(np.array(["", "something"], object)), 0.25)
+
+
 def test_words_learn_a_style():
     luck = np.random.default_rng(0)
     labels = luck.random(200) < 0.5

@@ -16,6 +16,7 @@ from fluoroscope.core.storage import write_json
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
 from fluoroscope.runs.manifest import report_is_done
+from fluoroscope.runs.whole_folder import whole_folder
 from fluoroscope.studies.hallucination.spec import HallucinationSpec
 from fluoroscope.studies.hallucination.study import HallucinationStudy
 from fluoroscope.studies.settings import preset_files
@@ -143,9 +144,34 @@ def test_a_paper_gets_what_fluoro_exports(run, at_runs):
     commands = script(SCRIPTS[2]).commands
     line = ["--model", "gpt2-small", "--output", "./paper/results/"]
     assert commands(line) == [["export", str(run.folder), "--to", "./paper/results/"]]
-    assert commands([*line, "--seed-files"])[1] == [
-        "hallucination", "export", str(run.folder), "--out", "./paper/results/",
-    ]  # fmt: skip
+    paper, seed = commands([*line, "--seed-files"])
+    assert paper == commands(line)[0]
+    beside = Path("paper/results-seed").resolve()
+    assert seed == ["hallucination", "export", str(run.folder), "--out", str(beside)]
+
+
+def test_a_paper_gets_the_plans_own_files_a_second_time(run, at_runs, tmp_path, monkeypatch):
+    """What writes the paper's folder is replaced by its heart, for this run has no whole report."""
+    to, files = tmp_path / "results", {}
+
+    def fluoro():
+        words = sys.argv[1:]
+        if words[0] == "export":
+            with whole_folder(Path(words[words.index("--to") + 1]), "made.json", "made") as folder:
+                write_json(folder / "made.json", {"format": "made", "files": {}})
+        else:
+            folder = Path(words[words.index("--out") + 1])
+            folder.mkdir(exist_ok=True)
+            (folder / "final_report.json").write_text("{}")
+
+    module = script(SCRIPTS[2])
+    monkeypatch.setattr(module, "fluoro", fluoro)
+    line = ["export", "--model", "gpt2-small", "--output", str(to), "--seed-files"]
+    for time in range(2):
+        monkeypatch.setattr(sys, "argv", line)
+        module.main()
+        files[time] = sorted(path.name for path in tmp_path.rglob("*"))
+    assert files[0] == files[1] == ["final_report.json", "made.json", "results", "results-seed"]
 
 
 @pytest.mark.parametrize("path", SCRIPTS)

@@ -9,6 +9,7 @@ import pytest
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, CorpusError, RunError
 from fluoroscope.core.storage import sha256_folder
+from fluoroscope.data.answers.sets import REPEATED
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
 from fluoroscope.studies.hallucination.methods import (
@@ -20,6 +21,7 @@ from fluoroscope.studies.hallucination.methods import (
 )
 from fluoroscope.studies.hallucination.metrics.describe import METRICS
 from fluoroscope.studies.hallucination.spec import HallucinationSpec
+from fluoroscope.studies.hallucination.steps.answers import check_left_out
 from fluoroscope.studies.hallucination.steps.features import features, readable_answers
 from fluoroscope.studies.hallucination.study import HallucinationStudy
 from fluoroscope.studies.settings import study_spec
@@ -142,6 +144,42 @@ def test_an_answer_that_is_too_long_is_named_and_not_lost_in_silence(tmp_path):
     assert len(unread) == 1
     assert "reads 256" in unread["reason"][0]
     assert len(pl.read_parquet(made.folder / "read" / "answers.parquet")) == 20
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_statements_without_prompts_are_judged_though_no_question_has_a_word(tmp_path):
+    file = tmp_path / "statements.csv"
+    lines = [f"The thing {i} is a {'cat' if i % 2 else 'dog'},{i % 2},t{i // 2}" for i in range(48)]
+    file.write_text("\n".join(["statement,label,topic", *lines]))
+    spec = small(
+        data={**STATED, "path": str(file)},
+        answers={"samples": 0},
+        detection={
+            "folds": 2, "repeats": 1, "resamples": 40, "permutations": 1, "also": [],
+        },
+    )  # fmt: skip
+    made = execute(HallucinationStudy(), spec, "bare", root=tmp_path, until="evaluate")
+    rows = pl.read_csv(made.folder / "tables" / "methods.csv")
+    questions = rows.filter(pl.col("method") == "words of the question")
+    assert questions["auroc"][0] == 0.5
+    # Its answers are told by one word, so here no interval can be told either.
+    assert rows.filter(pl.col("method") == "words of the answer")["auroc"][0] == 1
+
+
+def test_a_run_is_not_continued_on_other_answers(tmp_path):
+    rows = [(f"The cat number {i} is a bird.", i % 2) for i in range(20)]
+    spec = small(data=statements(tmp_path, rows), answers={"samples": 0})
+    execute(HallucinationStudy(), spec, "same", root=tmp_path, until="answers")
+    statements(tmp_path, [(text, 1 - label) for text, label in rows])
+    with pytest.raises(RunError, match="data animals_true_false"):
+        execute(HallucinationStudy(), spec, "same", root=tmp_path, until="read")
+
+
+def test_repeats_take_nothing_away_and_a_limit_is_not_set_against_the_whole_file():
+    check_left_out(10, [REPEATED] * 500)
+    check_left_out(10, ["odd"] * 10)
+    with pytest.raises(CorpusError, match=r"11 of 21 answers cannot be used \(11 x odd\)"):
+        check_left_out(10, ["odd"] * 11 + [REPEATED])
 
 
 def test_answers_of_one_kind_alone_are_refused(tmp_path):

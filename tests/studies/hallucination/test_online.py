@@ -27,11 +27,19 @@ from fluoroscope.studies.hallucination.online.detector import (
     load_detector,
     save_detector,
 )
-from fluoroscope.studies.hallucination.online.early import Prefixes, how_early, share_tokens
+from fluoroscope.studies.hallucination.online.early import Prefixes, at_ends, how_early
 from fluoroscope.studies.hallucination.signals.tokens import answer_tokens
 from fluoroscope.studies.hallucination.steps.answers import read_answer_records
 from fluoroscope.studies.hallucination.steps.features import features, readable_answers
-from fluoroscope.studies.hallucination.steps.online import PrefixRows, out_of_fold, prefix_rows
+from fluoroscope.studies.hallucination.steps.online import (
+    AUROC,
+    PrefixRows,
+    early_sentence,
+    out_of_fold,
+    prefix_rows,
+    read_early,
+    read_judged,
+)
 from fluoroscope.studies.hallucination.steps.watcher import open_watcher
 
 
@@ -172,19 +180,58 @@ def test_how_early_says_when_a_detector_begins_to_know_and_of_how_many_answers()
     groups = np.arange(n).astype(str)
     folds = (np.arange(n) // 2 % 2)[None]
     found = how_early(Prefixes(n_tokens, labels, groups, folds, knows_late, blind), 0, 50)
-    by_tokens = found.filter(found["by"] == "tokens")
-    assert by_tokens["at"].to_list() == [0, 1, 2, 3, 4]
-    assert by_tokens["answers"].to_list() == [80, 80, 80, 60, 60]
-    assert by_tokens["auroc"].to_list() == [0.5, 0.5, 0.5, 1, 1]
-    assert by_tokens["difference"].to_list() == [0, 0, 0, 0.5, 0.5]
-    last = found.filter((found["by"] == "share") & (found["at"] == 1))
+    assert found["tokens"].to_list() == [0, 1, 2, 3, 4]
+    assert found["answers"].to_list() == [80, 80, 80, 60, 60]
+    assert found["auroc"].to_list() == [0.5, 0.5, 0.5, 1, 1]
+    assert found["difference"].to_list() == [0, 0, 0, 0.5, 0.5]
+    ends = at_ends(Prefixes(n_tokens, labels, groups, folds, knows_late, blind), 0, 50)
     # A quarter of the answers ends before anything is known: half of the pairs with them are right.
-    assert 0.5 < last["auroc"][0] < 1
+    assert 0.5 < ends["last"].one.value < 1
+    assert ends["before"].one.value == 0.5
 
 
-def test_a_share_of_an_answer_is_rounded_halves_up_and_ends_with_all_of_it():
-    assert share_tokens(np.array([2, 3, 10]), 0.25).tolist() == [1, 1, 3]
-    assert share_tokens(np.array([2, 3, 10]), 1.0).tolist() == [2, 3, 10]
+def test_how_long_an_answer_will_be_helps_no_score_before_its_last_token():
+    """Made-up answers are twice as long, and a score is the number of tokens so far."""
+    n = 80
+    labels = np.arange(n) % 2 == 0
+    n_tokens = np.where(labels, 8, 4)
+    so_far = np.concatenate([np.arange(t + 1.0) for t in n_tokens])[None]
+    groups, folds = np.arange(n).astype(str), (np.arange(n) // 2 % 2)[None]
+    prefixes = Prefixes(n_tokens, labels, groups, folds, so_far, np.zeros_like(so_far))
+    assert how_early(prefixes, 0, 50)["auroc"].to_list() == [0.5] * 5
+    ends = at_ends(prefixes, 0, 50)
+    assert (ends["before"].one.value, ends["last"].one.value) == (0.5, 1)
+
+
+def judged_with(difference, score=(0.7, 0.6, 0.8)):
+    end = {"score": score, "uncertainty": (0.65, 0.55, 0.75), "difference": difference}
+    return {AUROC: {"before": end, "last": end}}
+
+
+def test_a_difference_from_uncertainty_is_claimed_only_where_it_is_shown_and_its_way_is_said():
+    nan = float("nan")
+    assert "ahead of uncertainty alone" in early_sentence(judged_with((0.05, 0.01, 0.09)))
+    assert "behind uncertainty alone" in early_sentence(judged_with((-0.05, -0.09, -0.01)))
+    same = early_sentence(judged_with((0.05, -0.01, 0.11)))
+    assert "not shown to differ from uncertainty alone, with 0.650 [0.550, 0.750]" in same
+    unknown = early_sentence(judged_with((0.0, nan, nan), score=(0.5, nan, nan)))
+    assert "whether the two differ cannot be told" in unknown
+    assert "last 0.500 (its interval cannot be told)" in unknown
+    assert "nan" not in unknown
+    assert "too few groups" in early_sentence({"answers": 8})
+
+
+def test_the_first_row_of_how_early_is_what_is_judged_before_the_first_token(watched_run):
+    first = read_early(watched_run).select("auroc", "auroc_low", "auroc_high").row(0)
+    judged = read_judged(watched_run)[AUROC]["before"]["score"]
+    np.testing.assert_array_equal(judged, first)
+
+
+def test_a_report_shows_the_score_by_tokens_and_by_no_share_of_the_answer(watched_run):
+    page = (watched_run.folder / "report.html").read_text(encoding="utf-8")
+    assert "tokens of the answer that are known" in page
+    assert "share of the answer" not in page
+    assert "online_shares" not in page
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,17 @@ def test_a_program_gets_one_object_a_token_and_the_words_apart(watched_run, fluo
     assert "AUROC on answers that it had not seen" in apart
 
 
+def test_where_an_interval_cannot_be_told_it_is_said_without_brackets(watched_run, monkeypatch):
+    from fluoroscope.cli import watching
+
+    judged = watching.read_judged(watched_run)
+    ends = {end: {"score": [0.5, math.nan, math.nan]} for end in ("before", "last")}
+    monkeypatch.setattr(watching, "read_judged", lambda _: judged | {"auroc": ends})
+    said = watching.what_scores_are(watched_run)
+    assert "0.500 (its interval cannot be told) before the first token" in said
+    assert "nan" not in said
+
+
 def test_a_seed_and_a_temperature_decide_what_is_written(fluoro):
     def texts(seed):
         found = fluoro(

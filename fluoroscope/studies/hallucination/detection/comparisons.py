@@ -11,6 +11,7 @@ were to be expected: there a headline needs the p of `permutation.py` as well.
 Axes: n rows, b resamples.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -37,7 +38,9 @@ class Comparison(NamedTuple):
     other: Interval
     difference: Interval
     p: float
-    """Two-sided, of no difference: resamples on the far side of 0, doubled."""
+    """Two-sided, of no difference: resamples on the far side of 0, doubled. NaN where none differs
+    from 0, for then nothing was tested.
+    """
 
 
 class Headline(NamedTuple):
@@ -83,15 +86,17 @@ def compare_all(
 
     One that was judged in fewer repeats is compared over the first of those of `candidate`.
 
-    Columns: other, auroc of it, difference with its interval, p, p_holm, n_compared.
+    Columns: other, auroc of it, difference with its interval, p, p_holm, n_compared: the p that
+    there are, for two that score the same have none.
     """
     found = {
         name: compare(candidate.first(len(other.scores)), other, seed, n_resamples)
         for name, other in others.items()
     }
-    adjusted = holm(np.array([each.p for each in found.values()]))
+    p_values = np.array([each.p for each in found.values()], float)
+    adjusted, n_compared = holm(p_values), int((~np.isnan(p_values)).sum())
     rows = [
-        (name, *each.other, *each.difference, each.p, float(p), len(found))
+        (name, *each.other, *each.difference, each.p, float(p), n_compared)
         for (name, each), p in zip(found.items(), adjusted, strict=True)
     ]
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
@@ -111,7 +116,8 @@ def headline(
     """
     found = compare(combined, baseline, seed, n_resamples)
     value, low, high = found.difference
-    by = f"by {value:+.3f} [{low:+.3f}, {high:+.3f}], to {found.one.value:.3f}"
+    ends = "no interval can be told" if math.isnan(low) else f"{low:+.3f}, {high:+.3f}"
+    by = f"by {value:+.3f} [{ends}], to {found.one.value:.3f}"
     if p_exchanged is not None:
         by += f" (p = {p_exchanged:.3g} by exchange between groups)"
     is_useful = bool(low > 0) and (p_exchanged is None or p_exchanged <= _ALPHA)
@@ -150,7 +156,7 @@ def check_same_rows(one: Scored, other: Scored) -> None:
 
 def _p_of_none(difference: Float[np.ndarray, " b"]) -> float:
     told = difference[~np.isnan(difference)]
-    if len(told) == 0:
+    if not told.any():
         return float("nan")
     smaller = min((told <= 0).sum(), (told >= 0).sum())
     return float(min(1.0, 2 * (smaller + 1) / (len(told) + 1)))

@@ -199,6 +199,9 @@ class Words:
     ) -> Fitted:
         # Numbers and single letters are words too: many answers are nothing else.
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
+        split = words.build_analyzer()
+        if not any(split(text) for text in x.tolist()):
+            return Fitted(base_rate(labels))
         inside = csr_array(words.fit(x.tolist()).transform(x.tolist()))
         model, _ = tuned(inside, labels, groups, tuple(100 * c for c in self.penalties), seed)
         return Fitted(lambda rows: _probability(model)(words.transform(rows.tolist())))

@@ -1,29 +1,26 @@
-"""How early a detector knows: AUROC after so many tokens, and after a share of the answer.
+"""How early a detector knows: AUROC after so many tokens, and at both ends of every answer.
 
-By tokens, fewer answers are left the later it is, and those that are left may be easier or harder;
-so each row says how many they are. By share, all answers are in every row: but how long an answer
-will be is known afterwards only.
+Fewer answers are left the later it is, and those that are left may be easier or harder; so each
+row says how many they are. Nothing is judged after a share of the answer: rows of one share differ
+in their number of tokens, which is a column, and would tell how long the answer is going to be.
+After the last token its length is known to everyone.
 
 Axes: n answers, p rows (prefixes of all of them), r repeats.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 
 from fluoroscope.core.intervals import MIN_UNITS
-from fluoroscope.studies.hallucination.detection.comparisons import compare
+from fluoroscope.studies.hallucination.detection.comparisons import Comparison, compare
 from fluoroscope.studies.hallucination.detection.scores import Scored, scored
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 AFTER = (*range(9), 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 """Tokens after which is judged: all of the first, then some."""
-
-By = Literal["tokens", "share"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +53,6 @@ class _Pair(NamedTuple):
     uncertainty: Scored
 
 
-class _Moment(NamedTuple):
-    by: By
-    at: float
-    answers: Int[np.ndarray, " some"]
-    tokens: Int[np.ndarray, " some"]
-
-
 def how_early(prefixes: Prefixes, seed: int, n_resamples: int = 2000) -> pl.DataFrame:
     """A row a moment: answers, groups, share made up; AUROC of tracks and uncertainty together
     (`auroc`), of uncertainty alone, and of their difference, each with its interval over groups.
@@ -70,16 +60,18 @@ def how_early(prefixes: Prefixes, seed: int, n_resamples: int = 2000) -> pl.Data
     Moments with fewer than 10 groups of either label are left out.
     """
     rows = []
-    for moment in _moments(prefixes):
-        pair = prefixes.at(moment.answers, moment.tokens)
+    for after in AFTER:
+        answers = np.flatnonzero(prefixes.n_tokens >= after)
+        if not _has_enough(prefixes, answers):
+            continue
+        pair = prefixes.at(answers, np.full(len(answers), after))
         found = compare(pair.both, pair.uncertainty, seed, n_resamples)
         rows.append(
             (
-                moment.by,
-                moment.at,
-                len(moment.answers),
-                len(np.unique(prefixes.groups[moment.answers])),
-                float(prefixes.labels[moment.answers].mean()),
+                after,
+                len(answers),
+                len(np.unique(prefixes.groups[answers])),
+                float(prefixes.labels[answers].mean()),
                 *found.one,
                 *found.other,
                 *found.difference,
@@ -88,21 +80,19 @@ def how_early(prefixes: Prefixes, seed: int, n_resamples: int = 2000) -> pl.Data
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
 
-def share_tokens(n_tokens: Int[np.ndarray, " n"], share: float) -> Int[np.ndarray, " n"]:
-    """Tokens of each answer after that share of it, halves up."""
-    return np.floor(share * n_tokens + 0.5).astype(np.int64)
-
-
-def _moments(prefixes: Prefixes) -> Iterator[_Moment]:
-    n = prefixes.n_tokens
-    for after in AFTER:
-        answers = np.flatnonzero(n >= after)
-        if _has_enough(prefixes, answers):
-            yield _Moment("tokens", float(after), answers, np.full(len(answers), after))
-    everyone = np.arange(len(n))
-    if _has_enough(prefixes, everyone):
-        for share in SHARES:
-            yield _Moment("share", share, everyone, share_tokens(n, share))
+def at_ends(prefixes: Prefixes, seed: int, n_resamples: int = 2000) -> dict[str, Comparison]:
+    """Of all answers, `before` the first token and after the `last`: tracks and uncertainty
+    together against uncertainty alone. Empty where a label has fewer than 10 groups.
+    """
+    everyone = np.arange(len(prefixes.n_tokens))
+    if not _has_enough(prefixes, everyone):
+        return {}
+    ends = {"before": np.zeros_like(prefixes.n_tokens), "last": prefixes.n_tokens}
+    pairs = {name: prefixes.at(everyone, tokens) for name, tokens in ends.items()}
+    return {
+        name: compare(pair.both, pair.uncertainty, seed, n_resamples)
+        for name, pair in pairs.items()
+    }
 
 
 def _has_enough(prefixes: Prefixes, answers: Int[np.ndarray, " some"]) -> bool:
@@ -111,7 +101,7 @@ def _has_enough(prefixes: Prefixes, answers: Int[np.ndarray, " some"]) -> bool:
     return min(counts) >= MIN_UNITS
 
 
-_SCHEMA = {"by": pl.String, "at": pl.Float64, "answers": pl.Int64, "groups": pl.Int64}
+_SCHEMA: dict[str, type[pl.DataType]] = dict.fromkeys(("tokens", "answers", "groups"), pl.Int64)
 _SCHEMA |= dict.fromkeys(("made_up", "auroc", "auroc_low", "auroc_high"), pl.Float64)
 _SCHEMA |= dict.fromkeys(("uncertainty", "uncertainty_low", "uncertainty_high"), pl.Float64)
 _SCHEMA |= dict.fromkeys(("difference", "low", "high"), pl.Float64)

@@ -5,25 +5,28 @@ answers/left_out.parquet           what could not be used, with the reason
 answers/shards/<k>/...             the same of some questions, where the model answers itself
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import polars as pl
 
-from fluoroscope.core.errors import CorpusError
+from fluoroscope.core.errors import ConfigError, CorpusError
 from fluoroscope.core.seeding import derive_seed, stream
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
 from fluoroscope.data.answers.labelling import labelled
 from fluoroscope.data.answers.record import (
     AnswerRecord,
-    LeftOut,
     OpenQuestion,
     read_records,
     write_records,
 )
-from fluoroscope.data.answers.sets import ANSWER_SETS, QUESTION_SETS, Gathered
+from fluoroscope.data.answers.sets import ANSWER_SETS, QUESTION_SETS, REPEATED
+from fluoroscope.data.answers.splits import grouped_folds
+from fluoroscope.data.rows import Gathered, LeftOut
 from fluoroscope.models.generation import Request, generate
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.runs.run import Run
@@ -69,6 +72,7 @@ class AnswersStep(MapStep):
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         if self.config.data.answers == "stated":
             found = ANSWER_SETS.load(self.config.data.name).read(self.config.data.path)
+            check_left_out(len(found.items), [one.reason for one in found.left_out])
             items = chosen_groups(found.items, self.config.data.limit, self.config.seed)
             _write(context.folder, items, found.left_out)
             return
@@ -82,13 +86,17 @@ class AnswersStep(MapStep):
         records = [one for place in places for one in read_records(place / RECORDS)]
         left_out = pl.concat([pl.read_parquet(place / LEFT_OUT) for place in places])
         if self.config.data.answers == "own":
+            check_left_out(len(records), left_out["reason"].to_list())
             unusable = [(one.where, one.reason) for one in self._questions(run).left_out]
             rows = pl.DataFrame(unusable, schema=left_out.schema, orient="row")
             left_out = pl.concat([rows, left_out])
-        check_answers(records, left_out)
+        check_answers(records)
         write_records(folder / RECORDS, sorted(records, key=lambda one: (one.group_id, one.id)))
         write_parquet(folder / LEFT_OUT, left_out)
         sink.message(f"{len(records)} answers, {len(left_out)} left out.")
+        why = why_not_judged(records, self.config.detection.folds, self.config.seed)
+        if why:
+            sink.message(f"Of these answers tracks can be had, but no detector be judged: {why}")
 
     def _ask(
         self, run: Run, questions: Sequence[OpenQuestion], context: ShardContext
@@ -127,6 +135,7 @@ class AnswersStep(MapStep):
     def _read_questions(self) -> Gathered[OpenQuestion]:
         data = self.config.data
         found = QUESTION_SETS.load(data.name).read(data.path)
+        check_left_out(len(found.items), [one.reason for one in found.left_out])
         items = chosen_groups(found.items, data.limit, self.config.seed)
         return Gathered(found.name, tuple(items), found.left_out)
 
@@ -146,16 +155,31 @@ def chosen_groups(items: Sequence[Item], limit: int | None, seed: int) -> list[I
     return [item for item in items if item.group_id in kept]
 
 
-def check_answers(records: Sequence[AnswerRecord], left_out: pl.DataFrame) -> None:
+def check_left_out(n_used: int, reasons: Sequence[str]) -> None:
+    """Raises `CorpusError` where most of what was read is of no use; repeats take nothing away."""
+    lost = [reason for reason in reasons if reason != REPEATED]
+    if len(lost) <= MAX_LEFT_OUT * (n_used + len(lost)):
+        return
+    why = ", ".join(f"{n} x {reason}" for reason, n in Counter(lost).most_common())
+    raise CorpusError(
+        f"{len(lost)} of {n_used + len(lost)} answers cannot be used ({why}), so the rest says "
+        "little. Give the model other prompts, more tokens (answers.max_tokens), or another data "
+        "set."
+    )
+
+
+def why_not_judged(records: Sequence[AnswerRecord], folds: int, seed: int) -> str:
+    """What `detect` would refuse hours later; empty where it would not."""
+    labels = np.array([record.label for record in records])
+    try:
+        grouped_folds([record.group_id for record in records], labels, folds, seed)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def check_answers(records: Sequence[AnswerRecord]) -> None:
     """Raises `CorpusError` where nothing can be learned from what there is."""
-    n_all = len(records) + len(left_out)
-    reasons = left_out.group_by("reason").len().sort("len", descending=True)
-    why = ", ".join(f"{n} x {reason}" for reason, n in reasons.iter_rows())
-    if len(left_out) > MAX_LEFT_OUT * n_all:
-        raise CorpusError(
-            f"{len(left_out)} of {n_all} answers cannot be used ({why}), so the rest says little. "
-            "Give the model other prompts, more tokens (answers.max_tokens), or another data set."
-        )
     labels = [record.label for record in records]
     if len(set(labels)) < 2:
         said = "none" if not labels else "all made up" if labels[0] else "all true"

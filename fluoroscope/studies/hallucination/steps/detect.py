@@ -5,16 +5,16 @@ detect/shards/<k>/scores.safetensors   of a method [repeats, answers], and the f
 detect/shards/<k>/notes.json           what was done to its columns, or why it cannot
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.errors import ConfigError, MismatchError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json
-from fluoroscope.core.tensors import read_tensors, write_tensors
+from fluoroscope.core.tensors import read_metadata, read_tensors, write_tensors
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.hallucination.config import HallucinationConfig
@@ -82,7 +82,7 @@ class DetectStep(MapStep):
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
         told = set()
         for shard, method in zip(self.shards(run), methods(self.config).values(), strict=True):
-            notes = read_json(folder / "shards" / shard.key / NOTES)["notes"]
+            notes = _notes(run, folder / "shards" / shard.key, method.name)
             # Another detector has nothing new to say of the same columns.
             if notes and (method.kind, method.columns) not in told:
                 sink.message(f"{method.name}: {' '.join(notes)}")
@@ -116,19 +116,46 @@ def make_protocol(config: HallucinationConfig, repeats: int | None = None) -> Cr
 
 
 def read_scores(run: Run, config: HallucinationConfig) -> dict[str, Scored]:
-    """Method -> its scores, in the order of `methods`, without those that could not be judged."""
+    """Method -> its scores, in the order of `methods`, without those that could not be judged.
+
+    `MismatchError` where a shard is of another method: its run has another version's list of them.
+    """
     answers = readable_answers(run)
     labels, groups = answers["label"].to_numpy(), answers["group_id"].to_numpy()
     found = {}
     for number, method in enumerate(methods(config)):
         place = run.shard_folder(DETECT, f"{number:02d}") / SCORES
         if not place.exists():
+            read_notes(run, number, method)
             continue
+        _check_method(run, place, read_metadata(place), method)
         tensors = read_tensors(place)
         folds = tensors["folds"].numpy().astype(np.int64)
         own = merged_groups(groups, completions(run)) if method == WORDS_APART else groups
         found[method] = scored(tensors["scores"].numpy(), labels, own, folds)
     return found
+
+
+def read_notes(run: Run, number: int, method: str) -> list[str]:
+    """What was done to the columns of a method, or why it could not be judged."""
+    return _notes(run, run.shard_folder(DETECT, f"{number:02d}"), method)
+
+
+def _notes(run: Run, shard: Path, method: str) -> list[str]:
+    about = read_json(shard / NOTES)
+    _check_method(run, shard / NOTES, about, method)
+    return about["notes"]
+
+
+def _check_method(run: Run, file: Path, about: Mapping[str, object], method: str) -> None:
+    # Shards are numbered, and the numbers mean something else as soon as the list changes.
+    if about.get("method") != method:
+        raise MismatchError(
+            f"{file.relative_to(run.folder)} of run {run.name} should be of method {method!r} and "
+            f"is of {about.get('method')!r}: the run was made by another version, with another "
+            f"list of methods. Remove {run.folder / DETECT} and run the study again under this "
+            "name, or run it under another --name."
+        )
 
 
 def _merged(groups: np.ndarray, texts: list[str]) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from fluoroscope.core.intervals import MIN_UNITS, Interval
+from fluoroscope.core.plain_values import without_nan
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json, write_parquet
 from fluoroscope.runs.run import Run
@@ -153,7 +154,7 @@ class EvaluateStep(MapStep):
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         folder, seed, detection = context.folder, self.config.seed, self.config.detection
-        write_json(folder / NOISE, self._noise(run))
+        write_json(folder / NOISE, without_nan(self._noise(run)))
         found = read_scores(run, self.config)
         texts = distinct_texts(completions(run))[1]
         rows = [self._figures(method, found[name], texts)
@@ -171,20 +172,18 @@ class EvaluateStep(MapStep):
         said = headline(found[BASELINE], combined, seed, detection.resamples, p_exchanged=p)
         value, low, high = said.comparison.difference
         beside = caveats(against, detectors, OF_TEXTS, is_useful=said.is_useful)
-        write_json(
-            folder / HEADLINE,
-            {
-                "sentence": said.sentence,
-                "caveats": beside,
-                "is_useful": said.is_useful,
-                "difference": [value, low, high],
-                "p_exchange": p,
-                "n_exchanges": detection.permutations,
-            },
-        )
+        about = {
+            "sentence": said.sentence,
+            "caveats": beside,
+            "is_useful": said.is_useful,
+            "difference": [value, low, high],
+            "p_exchange": p,
+            "n_exchanges": detection.permutations,
+        }
+        write_json(folder / HEADLINE, without_nan(about))
         write_parquet(folder / RELIABILITY, reliability(combined))
         error = calibration_error(combined, seed)
-        write_json(folder / CALIBRATION, error._asdict())
+        write_json(folder / CALIBRATION, without_nan(error._asdict()))
         risk = risk_coverage(combined)
         share = np.arange(1, len(risk) + 1) / len(risk)
         write_parquet(folder / COVERAGE, pl.DataFrame({"coverage": share, "risk": risk}))

@@ -3,21 +3,23 @@
 online/shards/<columns>-<repeat>/scores.safetensors   out-of-fold, of every prefix of every answer
 online/shards/final/detector.*     learnt from all answers: what `fluoro hallucination watch` uses
 online/prefixes.parquet            a row an answer and number of tokens: its out-of-fold scores
-online/early.parquet               AUROC after so many tokens, and after shares of the answer
-online/judged.json                 what may be said of a score: answers, calibration
+online/early.parquet               AUROC after so many tokens, of the answers that long
+online/judged.json                 what may be said of a score: answers; AUROC and calibration over
+                                   all of them before the first token and after the last
 
 Folds are those of the step `detect`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
 
+from fluoroscope.core.plain_values import with_nan, without_nan
 from fluoroscope.core.seeding import derive_seed
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json, write_parquet
@@ -39,7 +41,7 @@ from fluoroscope.studies.hallucination.online.detector import (
     fit_online,
     save_detector,
 )
-from fluoroscope.studies.hallucination.online.early import Prefixes, how_early, share_tokens
+from fluoroscope.studies.hallucination.online.early import Prefixes, at_ends, how_early
 from fluoroscope.studies.hallucination.steps.associate import ASSOCIATE
 from fluoroscope.studies.hallucination.steps.detect import make_protocol
 from fluoroscope.studies.hallucination.steps.features import readable_answers
@@ -52,6 +54,7 @@ FINAL, SCORES, PREFIXES, EARLY, JUDGED = (
     "final", "scores.safetensors", "prefixes.parquet", "early.parquet", "judged.json",
 )  # fmt: skip
 ALL, UNCERTAIN = "all", "uncertainty"
+AUROC = "auroc"
 N_COLUMNS = {ALL: len(COLUMNS), UNCERTAIN: len(UNCERTAINTY)}
 
 MOST_PREFIXES = 16
@@ -120,8 +123,9 @@ class OnlineStep(MapStep):
         write_parquet(folder / PREFIXES, frame)
         early = how_early(found, self.config.seed, detection.resamples)
         write_parquet(folder / EARLY, early)
-        write_json(folder / JUDGED, _judged(found, self.config.seed))
-        sink.message(early_sentence(early))
+        judged = _judged(found, self.config.seed, detection.resamples)
+        write_json(folder / JUDGED, without_nan(judged))
+        sink.message(early_sentence(judged))
 
     def _prefixes(self, folder: Path, rows: "PrefixRows") -> Prefixes:
         parts = {
@@ -174,27 +178,42 @@ def read_early(run: Run) -> pl.DataFrame:
     return pl.read_parquet(run.step_folder(ONLINE) / EARLY)
 
 
-def early_sentence(early: pl.DataFrame) -> str:
+def read_judged(run: Run) -> dict[str, Any]:  # Any: nested JSON values.
+    """See `_judged`; NaN is what cannot be told."""
+    return with_nan(read_json(run.step_folder(ONLINE) / JUDGED))
+
+
+def early_sentence(judged: Mapping[str, Any]) -> str:  # Any: see `read_judged`.
     """What is known before the first token, and after the last."""
-    by_share = early.filter(pl.col("by") == "share").sort("at")
-    if by_share.is_empty():
+    if AUROC not in judged:
         return "There are too few groups of either label to say how early a score knows."
-    last = by_share.row(-1, named=True)
-    added = "not shown to differ from" if last["low"] <= 0 <= last["high"] else "unlike"
-    before, after = early_aurocs(early)
-    return (
-        f"AUROC of the running score before the first token {before}, after the last {after}; "
-        f"that is {added} uncertainty alone, with {last['uncertainty']:.3f}."
-    )
+    before, after = early_aurocs(judged)
+    last = judged[AUROC]["last"]
+    alone, (_, low, high) = _with_ends(last["uncertainty"]), last["difference"]
+    said = f"AUROC of the running score before the first token {before}, after the last {after}; "
+    if np.isnan([low, high]).any():
+        return f"{said}uncertainty alone has {alone}, and whether the two differ cannot be told."
+    if low > 0:
+        compared = "ahead of"
+    elif high < 0:
+        compared = "behind"
+    else:
+        compared = "not shown to differ from"
+    difference = _with_ends(last["difference"], "+.3f")
+    return f"{said}that is {compared} uncertainty alone, with {alone} (difference {difference})."
 
 
-def early_aurocs(early: pl.DataFrame) -> tuple[str, str]:
+def early_aurocs(judged: Mapping[str, Any]) -> tuple[str, str]:  # Any: see `read_judged`.
     """Before the first token and after the last, with intervals, in words."""
-    by_share = early.filter(pl.col("by") == "share").sort("at")
-    columns = by_share.select("auroc", "auroc_low", "auroc_high")
-    rows = (columns.row(0), columns.row(-1))
-    first, last = (f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in rows)
+    first, last = (_with_ends(judged[AUROC][end]["score"]) for end in ("before", "last"))
     return first, last
+
+
+def _with_ends(interval: Sequence[float], form: str = ".3f") -> str:
+    value, low, high = (f"{one:{form}}" for one in interval)
+    if np.isnan(interval).any():
+        return f"{value} (its interval cannot be told)"
+    return f"{value} [{low}, {high}]"
 
 
 def _prefix_rows(run: Run) -> PrefixRows:
@@ -267,14 +286,27 @@ def _fit(
     )
 
 
-def _judged(found: Prefixes, seed: int) -> dict[str, object]:
+def _judged(
+    found: Prefixes, seed: int, n_resamples: int
+) -> dict[str, Any]:  # Any: see `read_judged`.
+    """Without `auroc` where there are too few groups of either label."""
     everyone = np.arange(len(found.labels))
-    judged: dict[str, object] = {
+    judged: dict[str, Any] = {  # Any: see `read_judged`.
         "answers": len(everyone),
         "groups": len(np.unique(found.groups)),
         "made_up": float(found.labels.mean()),
     }
-    for moment, share in (("before", 0.0), ("last", 1.0)):
-        pair = found.at(everyone, share_tokens(found.n_tokens, share))
-        judged[moment] = calibration_error(pair.both, seed)._asdict()
+    for end, tokens in (("before", np.zeros_like(found.n_tokens)), ("last", found.n_tokens)):
+        pair = found.at(everyone, tokens)
+        judged[end] = calibration_error(pair.both, seed)._asdict()
+    ends = at_ends(found, seed, n_resamples)
+    if ends:
+        judged[AUROC] = {
+            end: {
+                "score": list(one.one),
+                "uncertainty": list(one.other),
+                "difference": list(one.difference),
+            }
+            for end, one in ends.items()
+        }
     return judged
