@@ -198,7 +198,14 @@ def _hub_rows(hub: Hub) -> Iterator[Mapping[str, Any]]:  # Any: what the hub's c
 
     try:
         rows = load_dataset(hub.id, hub.subset, split=hub.split)
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
+    # A RuntimeError is a data set that is a script, which `datasets` no longer runs.
+    except (
+        DatasetNotFoundError,
+        FileNotFoundError,
+        ConnectionError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         raise CorpusError(
             f"The data set {hub.id!r} (subset {hub.subset}, split {hub.split!r}) could not be "
             f"opened: {error} Check the network, or give a file."
