@@ -88,6 +88,7 @@ def test_killed_in_every_step_and_every_merge_it_ends_with_the_same_bytes(undist
     assert result_bytes(run) == result_bytes(undisturbed)
 
 
+@pytest.mark.slow
 def test_phase_by_phase_it_ends_with_the_bytes_of_one_start(undisturbed, tmp_path):
     study = HallucinationStudy()
     how = How(executor="processes", workers=2)

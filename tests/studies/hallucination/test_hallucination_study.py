@@ -8,7 +8,6 @@ import pytest
 
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, CorpusError, RunError
-from fluoroscope.core.storage import sha256_folder
 from fluoroscope.data.answers.sets import REPEATED
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
@@ -107,18 +106,6 @@ def test_every_answer_that_was_left_out_is_counted_with_its_reason(run):
     records = pl.read_parquet(run.folder / "answers" / "records.parquet")
     asked = 160  # Groups; some people are asked about more than once.
     assert len(records) + int(left_out["answers"].sum()) >= asked
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_worker_processes_leave_the_bytes_of_one_process(tmp_path):
-    found = {}
-    for name, how in {
-        "one": How(devices="cpu"),
-        "two": How(executor="processes", workers=2),
-    }.items():
-        made = execute(HallucinationStudy(), small(), name, how, root=tmp_path, until="track")
-        found[name] = [sha256_folder(made.folder / step) for step in ("answers", "read", "track")]
-    assert found["one"] == found["two"]
 
 
 @pytest.mark.usefixtures("no_pictures")
