@@ -103,6 +103,7 @@ def test_tables_hold_no_time_and_no_path(quick_run):
         assert not re.search(r"20\d\d-\d\d-\d\d|\d\d:\d\d:\d\d", text)
 
 
+@pytest.mark.slow
 def test_stopped_in_every_step_it_ends_with_the_bytes_of_worker_processes_left_alone(
     quick_run, tmp_path, monkeypatch
 ):
