@@ -133,6 +133,7 @@ def test_an_answer_that_is_too_long_is_named_and_not_lost_in_silence(tmp_path):
     assert len(pl.read_parquet(made.folder / "read" / "answers.parquet")) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_statements_without_prompts_are_judged_though_no_question_has_a_word(tmp_path):
     file = tmp_path / "statements.csv"
