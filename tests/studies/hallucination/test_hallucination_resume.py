@@ -67,6 +67,7 @@ def _no_pictures(no_pictures):
     """What is drawn is tested where figures are."""
 
 
+@pytest.mark.slow
 def test_stopped_in_every_step_it_ends_with_the_bytes_of_worker_processes_left_alone(
     undisturbed, tmp_path, monkeypatch
 ):
