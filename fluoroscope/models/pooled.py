@@ -79,12 +79,19 @@ class PooledCaptures:
         return found
 
     def _see(self, names: list[str], value: Tensor) -> None:
+        # The last column is every row's newest token, whatever the padding before it.
+        # A copy, which does not hold on to the whole pass.
+        newest = value[:, -1].clone()
+        # One encoder may be pooled in several ways; it is run once.
+        done: dict[int, Tensor] = {}
         for name in names:
             read = self._captures[name].read
-            # The last column is every row's newest token, whatever the padding before it.
-            # A copy, which does not hold on to the whole pass.
-            newest = value[:, -1].clone()
-            self._seen[name] = newest if read is None else read(newest)
+            if read is None:
+                self._seen[name] = newest
+                continue
+            if id(read) not in done:
+                done[id(read)] = read(newest)
+            self._seen[name] = done[id(read)]
 
     def _buffer(self, name: str, like: Tensor) -> Tensor:
         if name not in self._pooled:

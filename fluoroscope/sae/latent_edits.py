@@ -41,7 +41,7 @@ class _Touched(NamedTuple):
         return f"latent {self.latent} of {self.name}"
 
 
-class _LatentEdit(Edit):
+class LatentEdit(Edit):
     """Adds `sum_j (alpha_j + beta_j f_j(x)) * write_j` for some latents j."""
 
     sae: SparseAutoencoder
@@ -98,7 +98,7 @@ class _LatentEdit(Edit):
         return ((alpha + beta * latents) @ write).to(x.dtype)
 
 
-class SetLatent(_LatentEdit):
+class SetLatent(LatentEdit):
     """Sets one latent, or several, to a value each."""
 
     def __init__(
@@ -107,8 +107,8 @@ class SetLatent(_LatentEdit):
         latent: int | Sequence[int],
         value: float | Sequence[float],
     ) -> None:
-        self.sae, self.latents = sae, _latents(sae, latent)
-        self.values = _numbers(value, self.latents, "values")
+        self.sae, self.latents = sae, latents_of(sae, latent)
+        self.values = latent_numbers(value, self.latents, "values")
 
     def amounts(self) -> tuple[Sequence[float], Sequence[float]]:
         return self.values, [-1.0] * len(self.values)
@@ -118,7 +118,7 @@ class SetLatent(_LatentEdit):
         return ("set", id(self.sae), self.latents, self.values)
 
 
-class ScaleLatent(_LatentEdit):
+class ScaleLatent(LatentEdit):
     """Multiplies one latent, or several, by a factor each; 0 removes it, 1 changes nothing."""
 
     def __init__(
@@ -127,8 +127,8 @@ class ScaleLatent(_LatentEdit):
         latent: int | Sequence[int],
         factor: float | Sequence[float],
     ) -> None:
-        self.sae, self.latents = sae, _latents(sae, latent)
-        self.factors = _numbers(factor, self.latents, "factors")
+        self.sae, self.latents = sae, latents_of(sae, latent)
+        self.factors = latent_numbers(factor, self.latents, "factors")
 
     def amounts(self) -> tuple[Sequence[float], Sequence[float]]:
         return [0.0] * len(self.factors), [factor - 1 for factor in self.factors]
@@ -138,7 +138,7 @@ class ScaleLatent(_LatentEdit):
         return ("scale", id(self.sae), self.latents, self.factors)
 
 
-class SetRandomLatent(_LatentEdit):
+class SetRandomLatent(LatentEdit):
     """The control of a `SetLatent` or `ScaleLatent`: the same amount, along the decoder of another
     latent.
 
@@ -172,7 +172,7 @@ class SetRandomLatent(_LatentEdit):
         return ("random", self.of.key, self.others)
 
 
-class SetLatentAlong(_LatentEdit):
+class SetLatentAlong(LatentEdit):
     """The control of a `SetLatent` of one latent: the same amount along a direction that is given,
     whose length does not matter.
     """
@@ -277,7 +277,7 @@ def check_latent(sae: SparseAutoencoder, latent: int) -> None:
         )
 
 
-def _latents(sae: SparseAutoencoder, latent: int | Sequence[int]) -> tuple[int, ...]:
+def latents_of(sae: SparseAutoencoder, latent: int | Sequence[int]) -> tuple[int, ...]:
     found = (latent,) if isinstance(latent, int) else tuple(int(j) for j in latent)
     if not found:
         raise InterventionError("No latent was given; name at least one.")
@@ -288,7 +288,7 @@ def _latents(sae: SparseAutoencoder, latent: int | Sequence[int]) -> tuple[int, 
     return found
 
 
-def _numbers(
+def latent_numbers(
     given: float | Sequence[float], latents: tuple[int, ...], name: str
 ) -> tuple[float, ...]:
     found = (float(given),) * len(latents) if isinstance(given, int | float) else tuple(given)

@@ -16,6 +16,7 @@ STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
         "hallucination": "fluoroscope.studies.hallucination.study:HallucinationStudy",
         "organism": "fluoroscope.studies.organism.study:OrganismStudy",
         "patch": "fluoroscope.studies.patch.study:PatchStudy",
+        "steering": "fluoroscope.studies.steering.study:SteeringStudy",
     },
 )
 SPECS: "Registry[type[Config]]" = Registry(
@@ -26,5 +27,6 @@ SPECS: "Registry[type[Config]]" = Registry(
         "hallucination": "fluoroscope.studies.hallucination.spec:HallucinationSpec",
         "organism": "fluoroscope.studies.organism.spec:OrganismSpec",
         "patch": "fluoroscope.studies.patch.spec:PatchSpec",
+        "steering": "fluoroscope.studies.steering.spec:SteeringSpec",
     },
 )

@@ -9,19 +9,14 @@ from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import fingerprints
 from fluoroscope.data.answers.sets import ANSWER_SETS, QUESTION_SETS
 from fluoroscope.models.hook_points import HookPoint
-from fluoroscope.models.hub import model_fingerprint
-from fluoroscope.models.shape import ModelShape
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
 from fluoroscope.steps.evaluate_saes import QUALITY
-from fluoroscope.steps.extract import ACTIVATIONS, TOKENS, text_sources
-from fluoroscope.steps.known_releases import find_or_sketch_saes
-from fluoroscope.steps.models import ModelConfig, subject_model
-from fluoroscope.steps.sae_sources import SAEChoice
-from fluoroscope.steps.sae_training import SAETrainingConfig, resolve_training, training_steps
+from fluoroscope.steps.extract import ACTIVATIONS, TOKENS
 from fluoroscope.steps.score_saes import TRUTH
+from fluoroscope.steps.subject import Subject, resolve_subject, subject_sources, subject_steps
 from fluoroscope.steps.train_saes import SAES_STEP
 from fluoroscope.studies.hallucination.comparing import compare_hallucination
 from fluoroscope.studies.hallucination.config import HallucinationConfig
@@ -69,22 +64,16 @@ class HallucinationStudy(Study[HallucinationSpec, HallucinationConfig]):
         return _resolved(spec, is_sketch=True)
 
     def sources(self, config: HallucinationConfig) -> Mapping[str, str]:
-        found = {"model": model_fingerprint(config.model.name, config.model.revision)}
         sets = QUESTION_SETS if config.data.answers == "own" else ANSWER_SETS
         files = sets.load(config.data.name).files_of(config.data.path)
-        found |= {f"data {name}": sha256 for name, sha256 in fingerprints(files)}
-        if config.train is not None:
-            return {**found, **text_sources(config.model, config.train.corpus)}
-        return found | {f"sae {sae.hook_point}": sae.weights_sha256 for sae in config.saes}
+        data = {f"data {name}": sha256 for name, sha256 in fingerprints(files)}
+        return {**subject_sources(config), **data}
 
     def steps(self, config: HallucinationConfig) -> Sequence[MapStep]:
         sampled: list[MapStep] = [SamplesStep(config)] if config.answers.samples else []
         caused: list[MapStep] = [CausesStep(config)] if config.causes.answers else []
-        trained: list[MapStep] = []
-        if config.train is not None:
-            trained = training_steps(config.train, config.model, config.shape, config.seed)
         return [
-            *trained,
+            *subject_steps(config, config.seed),
             AnswersStep(config),
             *sampled,
             ReadStep(config),
@@ -111,45 +100,15 @@ def _resolved(spec: HallucinationSpec, *, is_sketch: bool = False) -> Hallucinat
     sets.load(spec.data.name)
     TRACKERS.load(spec.tracking.tracker)
     DETECTORS.load(spec.detection.detector)
-    shape = ModelShape.of(spec.model.source, spec.model.revision)
-    model = subject_model(spec.model, shape, is_sketch=is_sketch)
-    saes, train = _layers(spec, model, shape, is_sketch)
+    subject = resolve_subject(spec, is_sketch=is_sketch)
+    _check_layers(subject.points)
     return HallucinationConfig(
-        model=model,
-        shape=shape,
-        saes=saes,
-        train=train,
+        **{name: getattr(subject, name) for name in Subject.model_fields},
         **{name: getattr(spec, name) for name in HallucinationSettings.model_fields},
     )
 
 
-def _layers(
-    spec: HallucinationSpec, model: ModelConfig, shape: ModelShape, is_sketch: bool
-) -> tuple[list[SAEChoice], SAETrainingConfig | None]:
-    """The SAEs that are named, or how they are trained here."""
-    source, train = spec.saes.source, None
-    if source is not None and spec.train is not None:
-        raise ConfigError(
-            "saes names SAEs that there are, and train says how to train others; give one of both "
-            "(saes.source=null takes back what a preset names)."
-        )
-    if source is not None:
-        saes = find_or_sketch_saes(source, spec.saes.hook_points, model, is_sketch=is_sketch)
-        points = [HookPoint(sae.hook_point) for sae in saes]
-    elif spec.train is not None:
-        saes, train = [], resolve_training(spec.train, spec.model.source, shape)
-        points = [HookPoint(name) for name in train.hook_points]
-        n = sum(len(plans) for plans in train.groups.values())
-        if n > len(points):
-            raise ConfigError(
-                f"train.sae means {n} SAEs of {len(points)} hook points, and one of each is "
-                "tracked; give every setting one value, and sweep in a dictionary run."
-            )
-    else:
-        raise ConfigError(
-            "Say whose latents are tracked: saes=organism:batch_topk, a folder of SAEs, or a "
-            "dictionary run of this model; or have them trained here: train.corpus=FILE."
-        )
+def _check_layers(points: Sequence[HookPoint]) -> None:
     if len(points) < 2:
         raise ConfigError(
             f"Tracks lead from layer to layer, so SAEs of two layers or more are needed; there "
@@ -161,4 +120,3 @@ def _layers(
             f"Tracks are followed within one stream, and the SAEs are of {sorted(streams)}; "
             "choose with saes.hook_points=all.resid_post."
         )
-    return saes, train

@@ -22,10 +22,10 @@ from fluoroscope.core.intervals import Interval
 from fluoroscope.core.seeding import derive_seed
 from fluoroscope.data.answers.record import AnswerRecord
 from fluoroscope.runs.run import Run
+from fluoroscope.steps.subject import sae_choices
 from fluoroscope.studies.hallucination.detection import DETECTORS
 from fluoroscope.studies.hallucination.detection.cross_validation import cross_validate
 from fluoroscope.studies.hallucination.detection.scores import auroc, scored
-from fluoroscope.studies.hallucination.layers import sae_choices
 from fluoroscope.studies.hallucination.methods import (
     COMBINED,
     TRACKING,

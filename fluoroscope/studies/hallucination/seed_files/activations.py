@@ -15,8 +15,8 @@ import torch
 
 from fluoroscope.core.tensors import write_tensors
 from fluoroscope.runs.run import Run
+from fluoroscope.steps.subject import sae_choices
 from fluoroscope.studies.hallucination.config import HallucinationConfig
-from fluoroscope.studies.hallucination.layers import sae_choices
 from fluoroscope.studies.hallucination.seed_files.writing import ACTIVATIONS
 from fluoroscope.studies.hallucination.steps.features import readable_answers
 from fluoroscope.studies.hallucination.steps.read import read_shards

@@ -14,9 +14,9 @@ from fluoroscope.sae.formats.layered import save_layered
 from fluoroscope.sae.formats.native import sidecar_of
 from fluoroscope.sae.thresholded import ThresholdedSAE
 from fluoroscope.steps.sae_sources import SAEChoice
+from fluoroscope.steps.subject import load_layers, sae_choices
 from fluoroscope.steps.train_saes import training_record
 from fluoroscope.studies.hallucination.config import HallucinationConfig
-from fluoroscope.studies.hallucination.layers import load_layers, sae_choices
 from fluoroscope.studies.hallucination.seed_files.writing import (
     CHECKPOINTS,
     model_name,

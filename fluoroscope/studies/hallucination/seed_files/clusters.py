@@ -30,8 +30,8 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.runs.run import Run
 from fluoroscope.steps.models import load_model
+from fluoroscope.steps.subject import load_layers
 from fluoroscope.studies.hallucination.config import HallucinationConfig
-from fluoroscope.studies.hallucination.layers import load_layers
 from fluoroscope.studies.hallucination.seed_files.writing import (
     CLUSTER_ARRAYS,
     CLUSTERS,

@@ -14,8 +14,8 @@ from typing import Any
 import polars as pl
 
 from fluoroscope.runs.run import Run
+from fluoroscope.steps.subject import sae_choices
 from fluoroscope.studies.hallucination.config import HallucinationConfig
-from fluoroscope.studies.hallucination.layers import sae_choices
 from fluoroscope.studies.hallucination.metrics.describe import METRICS
 from fluoroscope.studies.hallucination.seed_files.writing import (
     TRACKING_RESULTS,

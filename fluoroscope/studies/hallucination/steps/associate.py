@@ -25,8 +25,8 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.sae.sparse_kernels import SparseLatents
+from fluoroscope.steps.subject import load_layers, sae_choices, sae_inputs
 from fluoroscope.studies.hallucination.config import HallucinationConfig
-from fluoroscope.studies.hallucination.layers import load_layers, sae_choices, sae_inputs
 from fluoroscope.studies.hallucination.signals.reading import Readings
 from fluoroscope.studies.hallucination.steps.read import READ, read_shards
 from fluoroscope.studies.hallucination.tracking.association import (

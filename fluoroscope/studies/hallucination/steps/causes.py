@@ -29,6 +29,7 @@ from fluoroscope.models.shape import BYTES
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.steps.models import load_model
+from fluoroscope.steps.subject import load_layers, sae_inputs
 from fluoroscope.studies.hallucination.causes import (
     LIKELIEST_RIVAL,
     Contested,
@@ -46,7 +47,6 @@ from fluoroscope.studies.hallucination.causes_statistics import (
     verdict,
 )
 from fluoroscope.studies.hallucination.config import HallucinationConfig
-from fluoroscope.studies.hallucination.layers import load_layers, sae_inputs
 from fluoroscope.studies.hallucination.signals.tokens import answer_tokens
 from fluoroscope.studies.hallucination.steps.answers import (
     ANSWERS,

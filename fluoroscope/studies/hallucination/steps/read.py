@@ -23,8 +23,8 @@ from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.sae.sparse_kernels import SparseLatents
 from fluoroscope.steps.models import load_model
+from fluoroscope.steps.subject import load_layers, sae_choices, sae_inputs
 from fluoroscope.studies.hallucination.config import HallucinationConfig
-from fluoroscope.studies.hallucination.layers import load_layers, sae_choices, sae_inputs
 from fluoroscope.studies.hallucination.signals.reading import PLACES, Readings, read_answers
 from fluoroscope.studies.hallucination.signals.tokens import AnswerTokens, answer_tokens
 from fluoroscope.studies.hallucination.steps.answers import (

@@ -17,8 +17,8 @@ from fluoroscope.core.storage import write_parquet
 from fluoroscope.core.tensors import read_tensors
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
+from fluoroscope.steps.subject import sae_inputs
 from fluoroscope.studies.hallucination.config import HallucinationConfig
-from fluoroscope.studies.hallucination.layers import sae_inputs
 from fluoroscope.studies.hallucination.metrics.describe import METRICS, metrics
 from fluoroscope.studies.hallucination.settings import TrackingSettings
 from fluoroscope.studies.hallucination.signals.reading import Readings

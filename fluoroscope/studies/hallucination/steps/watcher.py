@@ -6,8 +6,8 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.runs.run import Run
 from fluoroscope.steps.sae_sources import check_recorded
+from fluoroscope.steps.subject import load_layers, sae_choices
 from fluoroscope.studies.hallucination.config import HallucinationConfig
-from fluoroscope.studies.hallucination.layers import load_layers, sae_choices
 from fluoroscope.studies.hallucination.online.detector import check_model, load_detector
 from fluoroscope.studies.hallucination.online.watcher import Tracking, Watcher
 from fluoroscope.studies.hallucination.steps.associate import ASSOCIATE, read_link_model

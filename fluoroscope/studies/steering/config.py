@@ -1,0 +1,123 @@
+"""A steering study as it is worked on: the spec with what only the model and the SAEs know."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from fluoroscope.core.errors import ConfigError
+from fluoroscope.steps.subject import Subject
+from fluoroscope.studies.steering.recipes import Recipe
+from fluoroscope.studies.steering.settings import SteeringSettings
+
+CONTROLS = ("random-latents", "random-direction")
+PROMPT, PLANTED = "prompt-only", "planted"
+MAX_SINGLE = 8
+"""Layers that are tried one by one."""
+
+
+class SteeringConfig(SteeringSettings, Subject):
+    """A `SteeringSpec` with everything filled in."""
+
+    all_recipes: list[Recipe]
+    """The main one first."""
+
+    @property
+    def main(self) -> Recipe:
+        return self.all_recipes[0]
+
+    def recipe(self, name: str) -> Recipe:
+        return next(one for one in self.all_recipes if one.name == name)
+
+
+def expanded(
+    settings: SteeringSettings, points: Sequence[str], *, is_organism: bool
+) -> list[Recipe]:
+    """Every recipe of a run: methods, draws of random controls, ablations, sizes of the curve."""
+    main = _of(settings, settings.method)
+    against = [name for name in settings.against if name != settings.method]
+    found = [main]
+    for name in against:
+        found += _drawn(settings, name) if name in CONTROLS else [_of(settings, name)]
+    if settings.instruction:
+        found.append(_of(settings, PROMPT))
+    if is_organism and settings.task.name == "organism-bias":
+        found.append(_of(settings, PLANTED))
+    found += settings.recipes
+    if settings.evaluate.ablations:
+        found += ablations(main, settings.collect.pools, points)
+    found += [
+        main.model_copy(update={"name": f"{main.name}, {n} samples", "samples": n})
+        for n in settings.evaluate.curve
+    ]
+    _check(found, settings)
+    return found
+
+
+def ablations(main: Recipe, pools: Sequence[str], points: Sequence[str]) -> list[Recipe]:
+    """The main recipe with one setting changed at a time."""
+    changes: dict[str, Sequence[str]] = {
+        "pool": pools,
+        "sign": ("positive", "negative", "either"),
+        "coefficient": ("positive", "active", "difference", "quantile"),
+        "action": ("add", "clamp"),
+    }
+    found = [
+        main.model_copy(update={"name": f"{main.name}, {key} {value}", key: value})
+        for key, values in changes.items()
+        for value in values
+        if getattr(main, key) != value
+    ]
+    if main.layers is None:
+        for part in parts_of(points):
+            where = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
+            found.append(
+                main.model_copy(update={"name": f"{main.name}, only {where}", "layers": part})
+            )
+    return found
+
+
+def parts_of(points: Sequence[str]) -> list[list[str]]:
+    """Every layer alone, or the early, middle and late third of many."""
+    if len(points) < 2:
+        return []
+    if len(points) <= MAX_SINGLE:
+        return [[point] for point in points]
+    edges = [len(points) * i // 3 for i in range(4)]
+    return [list(points[a:b]) for a, b in pairwise(edges)]
+
+
+def _of(settings: SteeringSettings, method: str) -> Recipe:
+    steer = settings.steer
+    return Recipe(
+        name=method,
+        method=method,
+        action=steer.action,
+        pool=steer.pool,
+        sign=steer.sign,
+        coefficient=steer.coefficient,
+        layers=steer.layers,
+        control=method in CONTROLS,
+    )
+
+
+def _drawn(settings: SteeringSettings, method: str) -> list[Recipe]:
+    one = _of(settings, method)
+    n = settings.evaluate.draws
+    return [one.model_copy(update={"name": f"{method} {draw}"}) for draw in range(1, n + 1)]
+
+
+def _check(recipes: Sequence[Recipe], settings: SteeringSettings) -> None:
+    names = [recipe.name for recipe in recipes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"Two recipes are called {twice!r}; give each a name of its own.")
+    for recipe in recipes:
+        if recipe.strength == 0:
+            raise ConfigError(
+                f"The recipe {recipe.name!r} has strength 0, which steers nothing; the unsteered "
+                "model is judged anyway. Give another, or none to have it searched."
+            )
+        if recipe.pool not in settings.collect.pools:
+            raise ConfigError(
+                f"The recipe {recipe.name!r} needs latents pooled by {recipe.pool}, and "
+                f"collect.pools is {settings.collect.pools}; add it there."
+            )

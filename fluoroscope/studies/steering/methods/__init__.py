@@ -1,0 +1,1 @@
+"""How a plan is made from what was collected: one file a family, one line in `METHODS`."""
