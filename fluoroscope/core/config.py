@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.plain_values import NUMBER, load_yaml, number
@@ -25,8 +25,15 @@ Settings = dict[str, Any]  # Any: what JSON can hold, nested.
 C = TypeVar("C", bound="Config")
 
 
+BARE = ""
+"""The key of a bare value, until its Config says which setting it is."""
+
+
 class Config(BaseModel):
     """Base of every configuration: unknown keys are errors, values never change."""
+
+    bare: ClassVar[str | None] = None
+    """The setting that a bare text or list stands for: `model=gpt2` is `model.source=gpt2`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -35,6 +42,20 @@ class Config(BaseModel):
         # revision=1234567 looks like a number, and is a text all the same.
         coerce_numbers_to_str=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_is_named(cls, value: Any) -> Any:  # Any: pydantic's raw input.
+        if cls.bare is None:
+            return value
+        if isinstance(value, str | list):
+            return {cls.bare: value}
+        if not isinstance(value, Mapping) or BARE not in value:
+            return value
+        # Of the bare value and the named one that which was said last.
+        last = [key for key in value if key in (BARE, cls.bare)][-1]
+        others = {key: one for key, one in value.items() if key not in (BARE, cls.bare)}
+        return {cls.bare: value[last], **others}
 
 
 def how(default: Any) -> Any:  # Any: as pydantic's own Field, which it wraps.
@@ -115,16 +136,16 @@ def parse_overrides(arguments: Iterable[str]) -> Settings:
 def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
     """`base` with every value of `over` laid over it, nested mappings merged.
 
-    A group of settings may be given as a bare text, its `source`: `corpus=FILE` goes together
-    with `corpus.context=64`.
+    A group of settings may be given as a bare text: `corpus=FILE` goes together with
+    `corpus.context=64`. What was said last stands last.
     """
     merged = dict(base)
     for key, value in over.items():
-        below = merged.get(key)
+        below = merged.pop(key, None)
         if isinstance(below, str) and isinstance(value, Mapping):
-            below = {"source": below}
+            below = {BARE: below}
         if isinstance(below, Mapping) and isinstance(value, str):
-            value = {"source": value}
+            value = {BARE: value}
         if isinstance(below, Mapping) and isinstance(value, Mapping):
             value = merge_settings(below, value)
         merged[key] = value

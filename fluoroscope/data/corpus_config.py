@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -38,6 +38,8 @@ class SampledTextConfig(Config):
 
 class CorpusConfig(Config):
     """Text -> documents -> windows of tokens, split by document; a bare text is a `source`."""
+
+    bare = "source"
 
     source: str
     """A .txt, .jsonl or .parquet file, a folder of them, `hf:NAME` (a data set on the hub),
@@ -79,11 +81,6 @@ class CorpusConfig(Config):
 
     sampled: SampledTextConfig = SampledTextConfig()
     """Used by `source="model:"` alone."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _text_is_a_source(cls, value: Any) -> Any:  # Any: pydantic's raw input.
-        return {"source": value} if isinstance(value, str) else value
 
     @field_validator("take")
     @classmethod

@@ -10,6 +10,8 @@ from fluoroscope.core.config import Config
 class SAEsSpec(Config):
     """Which SAEs; a bare text or list is the `source`."""
 
+    bare = "source"
+
     source: str | list[str] | None = None
     """A folder with SAEs, a dictionary run, `organism:batch_topk`, a hub id of Llama Scope or
     Gemma Scope, or a list of such; null where a study can do without."""
@@ -19,7 +21,5 @@ class SAEsSpec(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _bare_is_a_source(cls, value: Any) -> Any:  # Any: pydantic's raw input.
-        if value is None:
-            return {}
-        return {"source": value} if isinstance(value, str | list) else value
+    def _none_names_none(cls, value: Any) -> Any:  # Any: pydantic's raw input.
+        return {} if value is None else value

@@ -1,8 +1,8 @@
 """Which task a model is asked to do, and how; this module is free of torch."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from fluoroscope.core.config import Config
 from fluoroscope.models.sampling_config import SamplingConfig
@@ -10,6 +10,8 @@ from fluoroscope.models.sampling_config import SamplingConfig
 
 class TaskSpec(Config):
     """A bare text is the `name`: `task=emgsd`."""
+
+    bare = "name"
 
     name: str
     """`emgsd`, `bbq-ambiguous`, `stereoset`, `mmlu`, `gsm8k`, `organism-bias`..."""
@@ -38,11 +40,6 @@ class TaskSpec(Config):
 
     tile_tokens: PositiveInt = 4096
     """Tokens of a pass over prompts, padding included; hashed likewise."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_is_a_name(cls, value: Any) -> Any:  # Any: pydantic's raw input.
-        return {"name": value} if isinstance(value, str) else value
 
 
 class CollectSpec(Config):

@@ -225,3 +225,27 @@ def test_an_empty_settings_file_sets_nothing(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text("# nothing yet\n")
     assert read_settings(path) == {}
+
+
+class Named(Config):
+    bare = "name"
+    name: str
+    limit: int = 3
+
+
+class HoldsNamed(Config):
+    task: Named
+
+
+def test_a_bare_text_goes_together_with_settings_below_it():
+    settings = parse_overrides(["task=emgsd", "task.limit=5"])
+    assert build(HoldsNamed, settings).task == Named(name="emgsd", limit=5)
+
+
+def test_of_a_bare_and_a_named_value_the_last_one_holds():
+    preset = {"task": {"name": "a", "limit": 1}}
+    assert build(HoldsNamed, merge_settings(preset, {"task": "b"})).task == Named(name="b", limit=1)
+    again = merge_settings(merge_settings({"task": "a"}, {"task": {"name": "b"}}), {"task": "c"})
+    assert build(HoldsNamed, again).task.name == "c"
+    named = merge_settings({"task": "a"}, {"task": {"name": "b"}})
+    assert build(HoldsNamed, named).task.name == "b"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from fluoroscope.core.config import Config
 from fluoroscope.models.model_spec import ModelSpec
@@ -21,6 +21,8 @@ from fluoroscope.studies.gambling.settings import (
 class GameSpec(Config):
     """Which game; a bare text is the `name`."""
 
+    bare = "name"
+
     name: str = "slot_machine"
     """`slot_machine`, `investment`, `coin_flip`, `mystery_wheel` or `blackjack`."""
 
@@ -29,11 +31,6 @@ class GameSpec(Config):
 
     conditions: list[str] | None = None
     """Conditions that are played, such as `variable-GM`; all of the game's, if not given."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_is_a_name(cls, value: Any) -> Any:  # Any: pydantic's raw input.
-        return {"name": value} if isinstance(value, str) else value
 
 
 class GamblingSpec(Config):

@@ -1,6 +1,6 @@
 """What a user may set of each phase of the hallucination study; this module is free of torch."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -10,6 +10,8 @@ from fluoroscope.models.sampling_config import SamplingConfig
 
 class DataSettings(Config):
     """Which answers are judged; a bare text is the `name`."""
+
+    bare = "name"
 
     name: str = "organism"
     """A set of answers: `organism`, `truthfulqa`, `truthfulqa-mc`, `halueval-qa`, `true-false`...;
@@ -24,11 +26,6 @@ class DataSettings(Config):
 
     limit: PositiveInt | None = None
     """Groups (questions) that are taken at most, chosen by the seed; all, if not given."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_is_a_name(cls, value: Any) -> Any:  # Any: pydantic's raw input.
-        return {"name": value} if isinstance(value, str) else value
 
 
 class AnswerSettings(Config):

@@ -1,9 +1,8 @@
 """What a user says of a sweep; this module is free of torch."""
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from fluoroscope.core.config import Config
 from fluoroscope.models.model_spec import ModelSpec
@@ -13,17 +12,14 @@ from fluoroscope.steps.sweep_settings import SweepControls, SweepTexts
 class PromptsSpec(Config):
     """Which prompts; a bare text or list is the `source`."""
 
+    bare = "source"
+
     source: str | list[str]
     """A list of texts; a .txt (a prompt a line), .jsonl, .csv or .parquet file with a column
     `text` and perhaps `id`; or `organism:risk` (known, bias, sentiment)."""
 
     n: PositiveInt | None = None
     """How many of them are used; all of a file or list, 20 of the organism's, if not given."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_is_a_source(cls, value: Any) -> Any:  # Any: pydantic's raw input.
-        return {"source": value} if isinstance(value, str | list) else value
 
     @field_validator("source")
     @classmethod
