@@ -1,0 +1,1 @@
+"""A policy that learns when to steer, token by token."""
