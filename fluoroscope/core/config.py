@@ -141,8 +141,9 @@ def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings
     """
     merged = dict(base)
     for key, value in over.items():
-        below = merged.pop(key, None)
-        if isinstance(below, str) and isinstance(value, Mapping):
+        # Beside a bare value order says which was last; elsewhere keys keep their places.
+        below = merged.pop(key, None) if BARE in merged else merged.get(key)
+        if isinstance(below, str | list) and isinstance(value, Mapping):
             below = {BARE: below}
         if isinstance(below, Mapping) and isinstance(value, str):
             value = {BARE: value}
@@ -187,6 +188,11 @@ def _explain(kind: type[Config], problem: Mapping[str, Any], at: str) -> str:
     if problem["type"] == "extra_forbidden":
         names = _field_names(kind, location[:-1])
         prefix = ".".join(location[:-1])
+        if location[-1] == BARE:
+            return (
+                f"Setting {key.removesuffix('.')!r} is a group, and takes no value of its own "
+                f"(got {problem['input']!r}). It has: {', '.join(names)}."
+            )
         hint = nearest(location[-1], names)
         return (
             f"Setting {key!r} does not exist.{hint} "

@@ -23,6 +23,8 @@ class SAESpec(Config):
 
     model_config = ConfigDict(extra="allow")
 
+    bare = "architecture"
+
     architecture: str = "batch_topk"
     """`batch_topk`, `topk`, `jumprelu` or `relu`."""
 

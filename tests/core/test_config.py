@@ -249,3 +249,21 @@ def test_of_a_bare_and_a_named_value_the_last_one_holds():
     assert build(HoldsNamed, again).task.name == "c"
     named = merge_settings({"task": "a"}, {"task": {"name": "b"}})
     assert build(HoldsNamed, named).task.name == "b"
+
+
+class Group(Config):
+    k: int = 1
+
+
+class HoldsGroup(Config):
+    group: Group = Group()
+
+
+def test_a_text_for_a_group_without_a_bare_setting_is_refused_by_the_groups_name():
+    settings = merge_settings({"group": {"k": 2}}, {"group": "foo"})
+    with pytest.raises(ConfigError, match=r"'group' is a group.*got 'foo'.*It has: k"):
+        build(HoldsGroup, settings)
+
+
+def test_keys_keep_their_places_when_their_values_are_replaced():
+    assert list(merge_settings({"a": 1, "b": 2}, {"a": 3})) == ["a", "b"]
