@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fluoroscope.core.errors import InterventionError, MismatchError
 from fluoroscope.interventions.edits import Edit, check_conflicts
+from fluoroscope.interventions.placement import Placements
 from fluoroscope.interventions.positions import ALL, FOREVER, Positions, Span, count_before
 from fluoroscope.interventions.term_table import Applied, Placed, TermTable
 from fluoroscope.models.hook_points import HookPoint
@@ -70,8 +71,11 @@ class RowEdits:
                 self._kinds.append(_Kind(placed))
             self._kind_of.append(numbers[key])
         self._spans: dict[tuple[Positions, tuple[int, ...]], tuple[Span, ...]] = {}
+        self._positions: list[Positions] = []
         self._tables = self._make_tables()
+        self._placements: Placements | None = None
         self._applied: dict[HookPoint, Applied] = {}
+        self._fired = torch.empty(0)
         self._awaited: set[HookPoint] = set()
         self.n_applied = torch.zeros((), dtype=torch.int64, device=model.device)
         """Edits that were applied so far, one for every row and position."""
@@ -103,10 +107,10 @@ class RowEdits:
         return sum(count_before(found, n_positions) for found in spans)
 
     def begin(self, a_pass: Pass) -> None:
-        if not a_pass.is_same_rows:
-            self._look_up(a_pass)
-        for applied in self._applied.values():
-            applied.begin(a_pass)
+        if self._placements is None or not a_pass.is_same_rows:
+            self._placements = self._look_up(a_pass)
+        self._placements.begin(a_pass)
+        self._fired = a_pass.fired
         self._awaited = set(self._tables)
 
     def _edit(self, point: HookPoint, value: Float[Tensor, "batch pos d_model"]) -> Tensor | None:
@@ -119,31 +123,33 @@ class RowEdits:
         self._awaited.remove(point)
         if point not in self._applied:
             return None
-        edited, n_applied = self._applied[point].edit(value)
-        self.n_applied += n_applied
-        return edited
+        return self._applied[point].edit(value, self._fired, self.n_applied)
 
-    def _look_up(self, a_pass: Pass) -> None:
+    def _look_up(self, a_pass: Pass) -> Placements:
         kinds = [self._number(request) for request in a_pass.requests]
+        placements = Placements(a_pass, self._positions, self._spans_of)
         self._applied = {}
         for point, table in self._tables.items():
-            members: list[tuple[int, int, tuple[Span, ...]]] = []
-            for row, (kind, prompt) in enumerate(zip(kinds, a_pass.prompts, strict=True)):
-                for number, placed in table.of_kind(kind):
-                    spans = self._spans_of(placed.positions, prompt)
-                    # What ends with the prompt does nothing to generated tokens.
-                    if not a_pass.is_decoding or spans[-1][1] > len(prompt):
-                        members.append((row, number, spans))
+            members = [
+                (row, number, where)
+                for row, kind in enumerate(kinds)
+                for number, where in table.of_kind(kind)
+                if placements.acts(row, where)
+            ]
             if members:
-                self._applied[point] = table.applied(members, len(kinds))
+                self._applied[point] = table.applied(members, placements)
+        return placements
 
     def _make_tables(self) -> dict[HookPoint, TermTable]:
         tables: dict[HookPoint, TermTable] = {}
+        numbers: dict[Positions, int] = {}
         precision = torch.promote_types(self._model.dtype, torch.float32)
         for number, kind in enumerate(self._kinds):
             for point, placed in kind.placed:
                 table = tables.setdefault(point, TermTable(self._model.device, precision))
-                table.add(number, placed)
+                where = numbers.setdefault(placed.positions, len(numbers))
+                table.add(number, placed.edit, where)
+        self._positions = list(numbers)
         return tables
 
     def _number(self, request: int) -> int:

@@ -5,17 +5,21 @@ Axes: members (an edit of a row; terms of one edit are members of their own), po
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fluoroscope.interventions.edits import Edit, Term
-from fluoroscope.interventions.positions import FOREVER, Positions, Span
-from fluoroscope.models.passes import Pass
+from fluoroscope.interventions.placement import Change, Placement, Placements
+from fluoroscope.interventions.positions import Positions
 
-Member = tuple[int, int, tuple[Span, ...]]
-"""A row of the batch, the number of its edit, and the positions where that acts."""
+Member = tuple[int, int, int]
+"""A row of the batch, the number of its edit, and that of the positions where it acts."""
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class TermTable:
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device, self._dtype = device, dtype
-        self._of_kind: dict[int, list[tuple[int, Placed]]] = {}
+        self._of_kind: dict[int, list[tuple[int, int]]] = {}
         self._edits: list[Edit] = []
         self._terms: list[list[int]] = []
         self._numbers: dict[Hashable, int] = {}
@@ -40,34 +44,44 @@ class TermTable:
         self._all_terms: list[tuple[Term, int, int]] = []
         self._made: tuple[Tensor, Tensor] | None = None
 
-    def add(self, kind: int, placed: Placed) -> None:
-        """An edit that rows of this kind have."""
-        edit = placed.edit
+    def add(self, kind: int, edit: Edit, positions: int) -> None:
+        """An edit that rows of this kind have, at the positions of this number."""
         if edit.key not in self._numbers:
             self._numbers[edit.key] = len(self._edits)
             self._edits.append(edit)
             self._terms.append([self._add_term(term) for term in edit.terms()])
-        self._of_kind.setdefault(kind, []).append((self._numbers[edit.key], placed))
+        self._of_kind.setdefault(kind, []).append((self._numbers[edit.key], positions))
 
-    def of_kind(self, kind: int) -> Sequence[tuple[int, Placed]]:
+    def of_kind(self, kind: int) -> Sequence[tuple[int, int]]:
+        """Numbers of edits, and of their positions."""
         return self._of_kind.get(kind, ())
 
-    def applied(self, members: Sequence[Member], n_rows: int) -> "Applied":
+    def applied(self, members: Sequence[Member], placements: Placements) -> "Applied":
         """What the rows of a pass need."""
         terms = [
-            (row, term, spans, place == 0)
-            for row, number, spans in members
+            (row, term, where, place == 0)
+            for row, number, where in members
             for place, term in enumerate(self._terms[number])
         ]
-        parts: list[_Terms | _Called] = []
+        parts: list[_Part] = []
         if terms:
-            parts.append(_Terms(terms, *self._vectors_and_scalars(), n_rows))
-        called: dict[int, list[Member]] = {}
-        for member in members:
-            if not self._terms[member[1]]:
-                called.setdefault(member[1], []).append(member)
-        parts += [_Called(self._edits[n], some, self._device) for n, some in called.items()]
+            rows, numbers, places, is_counted = zip(*terms, strict=True)
+            placement = placements.of(tuple(zip(rows, places, strict=True)), is_counted)
+            joint = self._joint(numbers)
+            parts.append(_Part(placement, joint.change, joint.reads))
+        called: dict[int, list[tuple[int, int]]] = {}
+        for row, number, where in members:
+            if not self._terms[number]:
+                called.setdefault(number, []).append((row, where))
+        for number, some in called.items():
+            parts.append(_Part(placements.of(some), partial(_called, self._edits[number]), True))
         return Applied(parts)
+
+    def _joint(self, numbers: Sequence[int]) -> "_Terms":
+        # Members that all have the same term need it once.
+        distinct = set(numbers)
+        wanted = list(distinct) if len(distinct) == 1 else numbers
+        return _Terms(wanted, [self._all_terms[n][0] for n in distinct], *self._bank())
 
     def _add_term(self, term: Term) -> int:
         read = -1 if term.read is None else self._vector(term.read, ("read", term.read_key))
@@ -80,7 +94,7 @@ class TermTable:
             self._stacked.append(vector)
         return self._vectors[key]
 
-    def _vectors_and_scalars(
+    def _bank(
         self,
     ) -> tuple[Float[Tensor, "vectors d_model"], Float[Tensor, "terms 8"]]:
         if self._made is None:
@@ -94,110 +108,85 @@ class TermTable:
         return self._made
 
 
+class _Part(NamedTuple):
+    placement: Placement
+    change: Change
+    reads: bool
+    """Whether the change depends on the activation."""
+
+
 class Applied:
     """The edits of one pass at one hook point."""
 
-    def __init__(self, parts: "Sequence[_Terms | _Called]") -> None:
+    def __init__(self, parts: Sequence[_Part]) -> None:
         self._parts = parts
-        self._fired: Tensor | None = None
-
-    def begin(self, a_pass: Pass) -> None:
-        self._fired = a_pass.fired
-        for part in self._parts:
-            part.begin(a_pass)
 
     def edit(
-        self, value: Float[Tensor, "batch pos d_model"]
-    ) -> tuple[Float[Tensor, "batch pos d_model"], Int[Tensor, ""]]:
-        """The activation as edited, and how many edits that were."""
-        assert self._fired is not None
+        self,
+        value: Float[Tensor, "batch pos d_model"],
+        fired: Int[Tensor, " batch"],
+        n_applied: Int[Tensor, ""],
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The activation as edited; adds the edits of each row to `fired`, all to `n_applied`."""
         # All edits see the activation as it came, so that their order does not matter. Half
         # precision would not do for sums: what replaces a large number is added to its negative.
-        exact = value.to(torch.promote_types(value.dtype, torch.float32))
-        changes = [part.change(exact) for part in self._parts]
-        total = torch.zeros((), dtype=torch.int64, device=value.device)
+        exact = value.float() if value.dtype in _HALF else value
         edited = exact
-        for part, change in zip(self._parts, changes, strict=True):
-            edited = edited.index_add(0, part.rows, change.to(exact.dtype))
-            counts = part.counts()
-            self._fired.index_add_(0, part.rows, counts)
-            total += counts.sum()
-        return edited.to(value.dtype), total
+        for placement, change, reads in self._parts:
+            edited = placement.add(edited, exact if reads else None, change)
+            fired.add_(placement.counts)
+            n_applied.add_(placement.total)
+        return edited if edited.dtype == value.dtype else edited.to(value.dtype)
 
 
-class _Placement:
-    """Rows of a batch, and at which of their positions something happens."""
-
-    def __init__(
-        self, rows: Sequence[int], spans: Sequence[tuple[Span, ...]], device: torch.device
-    ) -> None:
-        self.rows = torch.tensor(rows, device=device)
-        widest = max(map(len, spans))
-        # Spans that a member does not have are empty.
-        filled = [[*some, *[(FOREVER, 0)] * (widest - len(some))] for some in spans]
-        self._spans = torch.tensor(filled, device=device)
-        self.mask: Bool[Tensor, "members pos"] | None = None
-
-    def begin(self, a_pass: Pass) -> None:
-        positions = a_pass.positions[self.rows][..., None]
-        starts, stops = self._spans[:, None, :, 0], self._spans[:, None, :, 1]
-        self.mask = ((positions >= starts) & (positions < stops)).any(dim=-1)
-
-    def _masked(self, change: Tensor) -> Tensor:
-        assert self.mask is not None
-        return torch.where(self.mask[..., None], change, 0)
-
-
-class _Terms(_Placement):
-    """Members whose change is one term each, computed together."""
+class _Terms:
+    """The change of members by one term each, computed together; one term stands for all."""
 
     def __init__(
         self,
-        members: Sequence[tuple[int, int, tuple[Span, ...], bool]],
+        numbers: Sequence[int],
+        distinct: Sequence[Term],
         bank: Float[Tensor, "vectors d_model"],
         scalars: Float[Tensor, "terms 8"],
-        n_rows: int,
     ) -> None:
-        rows, terms, spans, is_counted = zip(*members, strict=True)
-        super().__init__(rows, spans, bank.device)
-        chosen = scalars[torch.tensor(terms, device=bank.device)]
-        self._write = bank[chosen[:, 6].long()][:, None]
-        self._read = bank[chosen[:, 7].long()][:, None]
-        columns = chosen[:, :6].to(bank.dtype).T[..., None]
+        chosen = scalars[torch.tensor(numbers, device=bank.device)]
+        self._write = bank[chosen[:, 6].long()]
+        self._read = bank[chosen[:, 7].long()]
+        columns = chosen[:, :6].to(bank.dtype).T
         self._alpha, self._beta, self._gamma, self._kappa, self._bias, self._threshold = columns
-        self._reads, self._scales, self._drops = (bool(columns[i].any()) for i in (1, 2, 3))
-        self._is_counted = torch.tensor(is_counted, device=bank.device)[:, None]
-        self._is_all = list(rows) == list(range(n_rows))
+        self._reads = any(term.beta for term in distinct)
+        self._scales = any(term.gamma for term in distinct)
+        self._drops = any(term.kappa for term in distinct)
+        self._is_one = len(numbers) == 1
+        self.reads = self._reads or self._scales or self._drops
+        # What is added whatever the activation is, is made once.
+        self._constant = self._alpha[:, None] * self._write
+        self._wide_constant = self._constant[:, None]
 
-    def change(self, value: Float[Tensor, "batch pos d_model"]) -> Tensor:
-        x = (value if self._is_all else value[self.rows]).to(self._write.dtype)
-        amount = self._alpha
+    def change(self, value: Tensor | None, members: Tensor | None) -> Tensor:
+        """See `Change`."""
+        if value is None:
+            if members is None:
+                return self._wide_constant
+            return self._constant if self._is_one else self._constant[members]
+
+        def own(values: Tensor) -> Tensor:
+            if members is None:
+                return values[:, None]
+            return values if self._is_one else values[members]
+
+        x = value.to(self._write.dtype)
+        amount = own(self._alpha)
         if self._reads:
-            pre = (x * self._read).sum(dim=-1) + self._bias
-            amount = amount + self._beta * torch.where(pre > self._threshold, pre, 0)
+            pre = (x * own(self._read)).sum(dim=-1) + own(self._bias)
+            amount = amount + own(self._beta) * torch.where(pre > own(self._threshold), pre, 0)
         if self._scales:
-            amount = amount + self._gamma * x.norm(dim=-1)
-        change = amount[..., None] * self._write
-        if self._drops:
-            change = change - self._kappa[..., None] * x
-        return self._masked(change)
-
-    def counts(self) -> Int[Tensor, " members"]:
-        assert self.mask is not None
-        return (self.mask & self._is_counted).sum(dim=1)
+            amount = amount + own(self._gamma) * x.norm(dim=-1)
+        change = amount[..., None] * own(self._write)
+        return change - own(self._kappa)[..., None] * x if self._drops else change
 
 
-class _Called(_Placement):
-    """Members that have one edit which is no sum of terms: it is called once for all of them."""
-
-    def __init__(self, edit: Edit, members: Sequence[Member], device: torch.device) -> None:
-        rows, _, spans = zip(*members, strict=True)
-        super().__init__(rows, spans, device)
-        self._edit = edit
-
-    def change(self, value: Float[Tensor, "batch pos d_model"]) -> Tensor:
-        return self._masked(self._edit.change(value[self.rows]))
-
-    def counts(self) -> Int[Tensor, " members"]:
-        assert self.mask is not None
-        return self.mask.sum(dim=1)
+def _called(edit: Edit, value: Tensor | None, _members: Tensor | None) -> Tensor:
+    """The change by one edit that is no sum of terms."""
+    assert value is not None
+    return edit.change(value)

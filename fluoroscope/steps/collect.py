@@ -3,6 +3,7 @@
 collect/replies.parquet           a row a sample: see `replies_table.py`
 collect/latents-<pool>.parquet    a row a latent: `features.correlation_selection.latent_table`
 collect/null-<pool>.parquet       the largest |r| of each shuffle, by hook point and over all
+collect/stability-<pool>.parquet  how often resamples pick the same latent, by `sign` of r
 collect/shards/<k>/latents.safetensors   pooled latents as sparse rows, dense activations
 
 Outcomes are known once all replies are, and shuffles need all outcomes; so a shard keeps the
@@ -10,8 +11,9 @@ active latents of its samples on disk, and the merge adds them shard by shard. M
 grow with the number of samples, and the model runs once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import polars as pl
@@ -21,7 +23,7 @@ from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
 from fluoroscope.features.correlation import OutcomeMoments
-from fluoroscope.features.correlation_nulls import null_maxima
+from fluoroscope.features.correlation_nulls import Sign, is_tested, null_maxima, pick_stability
 from fluoroscope.features.correlation_outcomes import Outcomes
 from fluoroscope.features.correlation_pooling import Pooling
 from fluoroscope.features.correlation_selection import latent_table
@@ -103,8 +105,26 @@ class CollectStep(MapStep):
             write_parquet(folder / f"latents-{pool}.parquet", collected.described(found))
             null = null_maxima(found, self.collect.min_active)
             write_parquet(folder / f"null-{pool}.parquet", null)
+            write_parquet(folder / f"stability-{pool}.parquet", self._stability(found))
         mean = float(scores(replies).mean())
         sink.message(f"{len(replies)} samples, mean score {mean:.3f}.")
+
+    def _stability(self, found: Mapping[str, OutcomeMoments]) -> pl.DataFrame:
+        """Of the hook points at which anything can be picked."""
+        least = self.collect.min_active
+        able = {point: one for point, one in found.items() if is_tested(one, least).any()}
+        signs: tuple[Sign, ...] = get_args(Sign) if able else ()
+        parts = [
+            pick_stability(able, least, sign).with_columns(sign=pl.lit(sign)) for sign in signs
+        ]
+        schema = {
+            "hook_point": pl.String,
+            "latent": pl.Int64,
+            "share": pl.Float64,
+            "share_overall": pl.Float64,
+            "sign": pl.String,
+        }
+        return pl.concat([pl.DataFrame(schema=schema), *parts])
 
     def data(self, run: Run, device: str = "cpu") -> TaskData:
         return load_task(run, self.subject.model, self.task, self.data_dir, self.seed, device)

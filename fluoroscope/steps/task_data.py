@@ -71,6 +71,13 @@ def check_task(spec: TaskSpec) -> None:
         way_of(task, task.scorer(), spec.way)
 
 
+def check_readable(spec: TaskSpec, data_dir: str | None, seed: int) -> None:
+    """Reads a task whose files are at hand, so that what is wrong with them is said at once."""
+    place = place_of(spec, data_dir)
+    if place is None or not place.startswith(HUB_PREFIX):
+        TASKS.load(spec.name).read(place, seed=seed, splitting=spec.splitting)
+
+
 def load_task(
     run: Run,
     model: ModelConfig,

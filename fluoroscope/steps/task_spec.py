@@ -53,7 +53,7 @@ class CollectSpec(Config):
     success: float | None = None
     """Scores from it on are successes; the mean score, if not given."""
 
-    shuffles: PositiveInt = 200
+    shuffles: int = Field(default=200, ge=20)
     """Of the outcomes, for the permutation null."""
 
     resamples: PositiveInt = 100

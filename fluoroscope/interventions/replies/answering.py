@@ -24,7 +24,8 @@ from fluoroscope.data.rows import LeftOut
 from fluoroscope.data.tasks.base import Task
 from fluoroscope.data.tasks.samples import Sample, Score, Scorer
 from fluoroscope.interventions.positions import GENERATED, LAST
-from fluoroscope.interventions.replies.option_passes import OptionTexts, read_ends, read_options
+from fluoroscope.interventions.replies.option_passes import read_ends, read_options
+from fluoroscope.interventions.replies.option_texts import OptionTexts
 from fluoroscope.interventions.row_edits import EditSet, row_edits
 from fluoroscope.interventions.steering import steer
 from fluoroscope.models.generation import generate
@@ -107,11 +108,14 @@ def usable(
 ) -> tuple[list[Sample], list[LeftOut]]:
     """The samples that the model has room for, and those that it has not."""
     kept, left_out = [], []
-    for sample in samples:
-        texts = [asking.prompt(sample)]
-        if asking.way == "sums":
-            texts = [texts[0] + option for option in sample.options]
-        longest = max(len(model.tokenizer(text)["input_ids"]) for text in texts)
+    asked = [
+        [asking.prompt(sample) + end for end in (sample.options if asking.way == "sums" else ("",))]
+        for sample in samples
+    ]
+    texts = [text for several in asked for text in several]
+    lengths = iter(map(len, model.tokenizer(texts)["input_ids"] if texts else ()))
+    for sample, several in zip(samples, asked, strict=True):
+        longest = max(next(lengths) for _ in several)
         if longest >= model.context_length:
             reason = f"it does not fit into the model's {model.context_length} positions"
             left_out.append(LeftOut(sample.id, reason))
@@ -202,9 +206,9 @@ def _options(
     captures: Mapping[str, Capture],
 ) -> _Found:
     prompts = [prompt_tokens(model, asking.prompt(sample)) for sample in samples]
-    firsts = [
-        _first_tokens(model, asking.prompt(sample), sample, asking.scorer) for sample in samples
-    ]
+    asked = [(asking.prompt(sample), asking.scorer.replies(sample)) for sample in samples]
+    texts = OptionTexts.of_all(model, asked)
+    firsts = [first_tokens(*both) for both in zip(samples, texts, strict=True)]
     for tile in length_tiles([len(prompt) for prompt in prompts], asking.tile_tokens):
         rows = [edits] * len(tile)
         with row_edits(model, rows, LAST) as active:
@@ -226,7 +230,7 @@ def _sums(
     edits: EditSet,
     captures: Mapping[str, Capture],
 ) -> _Found:
-    texts = [OptionTexts.of(model, asking.prompt(one), one.options) for one in samples]
+    texts = OptionTexts.of_all(model, [(asking.prompt(one), one.options) for one in samples])
     for tile in length_tiles([text.n_tokens for text in texts], asking.tile_tokens):
         read = read_options(model, [texts[place] for place in tile], edits, captures)
         for place, found in zip(tile, read, strict=True):
@@ -237,9 +241,8 @@ def _sums(
             yield place, reply, found.captured
 
 
-def _first_tokens(model: LanguageModel, prompt: str, sample: Sample, scorer: Scorer) -> list[int]:
+def first_tokens(sample: Sample, texts: OptionTexts) -> list[int]:
     """The token that each option begins with."""
-    texts = OptionTexts.of(model, prompt, scorer.replies(sample))
     found = [rest[0] for rest in texts.options]
     if len(set(found)) < len(found):
         raise ConfigError(

@@ -9,7 +9,7 @@ is active around the call acts in both.
 Axes: `vocab` tokens, `pos` positions, `units` groups of texts, `sums` what is summed over them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,9 @@ _LOGITS = 2**28
 
 _POSITIONS = 256
 """Positions whose distributions are held in float64 at once."""
+
+After = Callable[[Sequence[int], Tensor, Tensor], Tensor]
+"""Logits of a batch after what is done to the model: places of the texts, tokens, mask."""
 
 
 class Drift(NamedTuple):
@@ -75,33 +78,61 @@ def drift(
     are alike, by default none; `max_tokens` is what one pass reads, padding included.
     """
     windows = _windows(model, texts)
-    budget = max_tokens or min(token_budget(model.device), max(1, _LOGITS // model.vocab_size))
     active = RowEdits(model, [edits], positions, is_for_all=True)
     _check_reached(active, windows, edits, positions)
-    names = [str(number) for number in range(len(texts))] if groups is None else groups
-    if len(names) != len(texts):
-        raise ConfigError(f"Every text needs a group, got {len(names)} for {len(texts)} texts.")
-    unit = group_numbers(names)
-    totals = np.zeros((unit.max() + 1, 4))
+
+    def edited(_places: Sequence[int], tokens: Tensor, mask: Tensor) -> Tensor:
+        with model.intervened(active):
+            return model.forward(tokens, mask)
+
+    sums = text_sums(model, texts, edited, max_tokens=max_tokens)
+    return drift_of(sums, groups)._replace(n_edits=int(active.n_applied))
+
+
+def text_sums(
+    model: LanguageModel,
+    texts: Sequence[str | Sequence[int]],
+    after: After,
+    *,
+    max_tokens: int | None = None,
+) -> Float[np.ndarray, "texts 4"]:
+    """Of each text the summed KL, the sums of -log p of the model and of `after`, and how many
+    positions predict a token; `after` may be another model, or edits that differ by text.
+    """
+    windows = _windows(model, texts)
+    budget = max_tokens or min(token_budget(model.device), max(1, _LOGITS // model.vocab_size))
+    totals = np.zeros((len(texts), 4))
     # Windows of one length go together, so that there is little padding.
     order = sorted(windows, key=lambda window: -len(window.tokens))
     for part in batches([len(window.tokens) for window in order], budget):
-        sums = _of_batch(model, active, [window.tokens for window in order[part]])
-        np.add.at(totals, unit[[window.text for window in order[part]]], sums)
+        places = [window.text for window in order[part]]
+        sums = _of_batch(model, after, places, [window.tokens for window in order[part]])
+        np.add.at(totals, places, sums)
     if not np.isfinite(totals).all():
         raise NumericsError(
             "A prediction of the model is not finite, with the edits or without; a weaker edit, "
             "or dtype=float32, may help."
         )
+    return totals
+
+
+def drift_of(sums: Float[np.ndarray, "texts 4"], groups: Sequence[str] | None = None) -> Drift:
+    """Of what `text_sums` gives; edits are not counted."""
+    names = [str(number) for number in range(len(sums))] if groups is None else groups
+    if len(names) != len(sums):
+        raise ConfigError(f"Every text needs a group, got {len(names)} for {len(sums)} texts.")
+    unit = group_numbers(names)
+    totals = np.zeros((unit.max() + 1, 4))
+    np.add.at(totals, unit, sums)
     found = jackknife_intervals(_means, totals[totals[:, 3] > 0])
     return Drift(
         kl=found[0],
         perplexity_ratio=exp_interval(found[1]),
         perplexity=exp_interval(found[2]),
         perplexity_steered=exp_interval(found[3]),
-        n_texts=len({window.text for window in windows}),
-        n_positions=int(totals[:, 3].sum()),
-        n_edits=int(active.n_applied),
+        n_texts=int((sums[:, 3] > 0).sum()),
+        n_positions=int(sums[:, 3].sum()),
+        n_edits=0,
     )
 
 
@@ -112,7 +143,7 @@ def _means(totals: Float[np.ndarray, "draws 4"]) -> Float[np.ndarray, "draws 4"]
 
 
 def _of_batch(
-    model: LanguageModel, active: RowEdits, rows: Sequence[tuple[int, ...]]
+    model: LanguageModel, after: After, places: Sequence[int], rows: Sequence[tuple[int, ...]]
 ) -> Float[np.ndarray, "rows 4"]:
     """Of each row the summed KL, both sums of -log p, and the positions that predict a token."""
     tokens = torch.full((len(rows), max(map(len, rows))), model.pad_token_id)
@@ -122,10 +153,9 @@ def _of_batch(
         mask[place, : len(row)] = 1
     with torch.no_grad():
         before = model.forward(tokens, mask)
-        with model.intervened(active):
-            after = model.forward(tokens, mask)
+        moved = after(places, tokens, mask)
         sums = [
-            _of_row(before[place, : len(row) - 1], after[place, : len(row) - 1], row[1:])
+            _of_row(before[place, : len(row) - 1], moved[place, : len(row) - 1], row[1:])
             for place, row in enumerate(rows)
         ]
     return np.array([[*found, len(row) - 1] for found, row in zip(sums, rows, strict=True)])

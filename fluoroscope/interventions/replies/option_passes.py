@@ -4,7 +4,6 @@ Axes: rows of a pass, vocab, width of a capture.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -12,49 +11,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fluoroscope.core.errors import ConfigError
 from fluoroscope.interventions.edits import Edit
 from fluoroscope.interventions.positions import at
+from fluoroscope.interventions.replies.option_texts import Options, OptionTexts
+from fluoroscope.interventions.replies.shared_prompts import (
+    can_keep,
+    can_share,
+    read_behind,
+    read_prompts,
+)
 from fluoroscope.interventions.row_edits import EditSet, row_edits
 from fluoroscope.interventions.term_table import Placed
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hooking import Hook
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.texts import Capture
-
-
-@dataclass(frozen=True)
-class OptionTexts:
-    """A prompt and what may follow it, as tokens."""
-
-    prompt: tuple[int, ...]
-    options: tuple[tuple[int, ...], ...]
-    is_free: bool
-    """Whether there is no prompt, but what begins every text."""
-
-    @classmethod
-    def of(cls, model: LanguageModel, prompt: str, options: Sequence[str]) -> "OptionTexts":
-        """A token that joins the prompt's end and an option's beginning is counted to the option,
-        and so is what stands in the other options at that place.
-        """
-        whole = [tuple(model.tokenizer(prompt + option)["input_ids"]) for option in options]
-        before = tuple(model.tokenizer(prompt)["input_ids"]) if prompt else _beginning(model)
-        if not prompt and any(text[: len(before)] != before for text in whole):
-            whole = [(*before, *text) for text in whole]
-        n = min(_n_shared(before, text) for text in whole)
-        empty = next((o for o, text in zip(options, whole, strict=True) if len(text) <= n), None)
-        if n == 0 or empty is not None:
-            what = "nothing that they share" if n == 0 else f"no token for the option {empty!r}"
-            raise ConfigError(
-                f"The prompt {prompt[-60:]!r} and its options have {what} in the tokenizer of "
-                f"{model.name}: there is no probability to compare."
-            )
-        return cls(whole[0][:n], tuple(text[n:] for text in whole), not prompt)
-
-    @property
-    def n_tokens(self) -> int:
-        """Of the widest row, for each of its options."""
-        return (len(self.prompt) + max(map(len, self.options))) * len(self.options)
 
 
 class Ends(NamedTuple):
@@ -64,25 +35,16 @@ class Ends(NamedTuple):
     captured: Mapping[str, Float[Tensor, "rows width"]]
 
 
-class Options(NamedTuple):
-    """What was read of one sample."""
-
-    sums: tuple[float, ...]
-    n_tokens: tuple[int, ...]
-    preferred: int
-    """Place of the option with the largest sum."""
-
-    captured: Mapping[str, Tensor]
-    n_edits: int
-
-
 def read_ends(
     model: LanguageModel, prompts: Sequence[Sequence[int]], captures: Mapping[str, Capture]
 ) -> Ends:
     """The distribution behind each prompt, with what is active on the model."""
+    seen: dict[str, Tensor] = {}
+    if can_keep(model, prompts):
+        logits = read_prompts(model, prompts, _hooks(captures, None, seen))
+        return Ends(logits.double().log_softmax(dim=-1).cpu(), seen)
     tokens, mask = _padded(model, prompts)
     last = mask.sum(dim=1) - 1
-    seen: dict[str, Tensor] = {}
     with torch.no_grad(), model.hooked(_hooks(captures, last, seen)):
         logits = model.forward(tokens, mask)
     rows = torch.arange(len(last), device=logits.device)
@@ -97,6 +59,40 @@ def read_options(
     captures: Mapping[str, Capture],
 ) -> list[Options]:
     """The log-probability of every option, edited wherever one of its tokens would be drawn."""
+    if can_share(model, texts):
+        seen: dict[str, Tensor] = {}
+        scores = read_behind(model, texts, edits, _hooks(captures, None, seen))
+        steps = {name: list(rows) for name, rows in seen.items()}
+        return [
+            _found(text, sums, {name: rows[place] for name, rows in steps.items()}, edits)
+            for place, (text, sums) in enumerate(zip(texts, scores, strict=True))
+        ]
+    scores, steps = _read_whole(model, texts, edits, captures)
+    found, first = [], 0
+    for text in texts:
+        sums = scores[first : first + len(text.options)]
+        preferred = first + sums.index(max(sums))
+        captured = {name: values[preferred] for name, values in steps.items()}
+        found.append(_found(text, sums, captured, edits))
+        first += len(text.options)
+    return found
+
+
+def _found(
+    text: OptionTexts, sums: Sequence[float], captured: Mapping[str, Tensor], edits: EditSet
+) -> Options:
+    lengths = tuple(map(len, text.options))
+    best = sums.index(max(sums))
+    return Options(tuple(sums), lengths, best, captured, sum(lengths) * len(edits))
+
+
+def _read_whole(
+    model: LanguageModel,
+    texts: Sequence[OptionTexts],
+    edits: EditSet,
+    captures: Mapping[str, Capture],
+) -> tuple[list[float], dict[str, list[Tensor]]]:
+    """A row for each option: its sum, and what was captured of it."""
     rows = [(text, option) for text in texts for option in text.options]
     whole = [(*text.prompt, *option) for text, option in rows]
     spans = [
@@ -116,42 +112,7 @@ def read_options(
     ):
         scores = model.token_scores(tokens, mask).double().cpu()
     sums = [float(scores[row, span.start : span.stop].sum()) for row, span in enumerate(spans)]
-    found: list[Options] = []
-    first = 0
-    for text in texts:
-        mine = range(first, first + len(text.options))
-        first = mine.stop
-        best = max(mine, key=lambda row: sums[row])
-        found.append(
-            Options(
-                tuple(sums[row] for row in mine),
-                tuple(len(option) for option in text.options),
-                best - mine.start,
-                {name: values[best] for name, values in steps.items()},
-                sum(len(spans[row]) for row in mine) * len(edits),
-            )
-        )
-    return found
-
-
-def _beginning(model: LanguageModel) -> tuple[int, ...]:
-    """What every text of a model begins with."""
-    own = tuple(model.tokenizer("")["input_ids"])
-    if own:
-        return own
-    if model.bos_token_id is None:
-        raise ConfigError(
-            f"{model.name} has no token that begins a text, so that the first token of a sentence "
-            "has no probability; take a task whose samples have a prompt."
-        )
-    return (model.bos_token_id,)
-
-
-def _n_shared(before: Sequence[int], text: Sequence[int]) -> int:
-    n = 0
-    while n < min(len(before), len(text)) and before[n] == text[n]:
-        n += 1
-    return n
+    return sums, steps
 
 
 def _padded(
@@ -176,13 +137,16 @@ def _placed(edits: EditSet, span: range) -> EditSet:
 
 
 def _hooks(
-    captures: Mapping[str, Capture], last: Int[Tensor, " rows"], seen: dict[str, Tensor]
+    captures: Mapping[str, Capture], last: Int[Tensor, " rows"] | None, seen: dict[str, Tensor]
 ) -> dict[HookPoint, Hook]:
-    """One position of each row: whatever the pooling, it is what it is."""
+    """One position of each row, the last column if not said: whatever the pooling, it is what it
+    is.
+    """
 
     def see(names: list[str], value: Tensor) -> None:
-        rows = torch.arange(len(last), device=value.device)
-        ends = value[rows, last.to(value.device)]
+        rows = torch.arange(len(value), device=value.device)
+        # A copy, which does not hold on to the whole pass.
+        ends = value[:, -1].clone() if last is None else value[rows, last.to(value.device)]
         read: dict[int, Tensor] = {}
         for name in names:
             encoder = captures[name].read

@@ -9,6 +9,11 @@ from fluoroscope.studies.steering.recipes import Recipe
 from fluoroscope.studies.steering.settings import SteeringSettings
 
 CONTROLS = ("random-latents", "random-direction")
+"""Methods that are drawn several times."""
+
+PATTERN = "corrsteer-a"
+"""What the controls are matched to: as many parts, by the same amounts."""
+
 PROMPT, PLANTED = "prompt-only", "planted"
 MAX_SINGLE = 8
 """Layers that are tried one by one."""
@@ -32,14 +37,20 @@ def expanded(
     settings: SteeringSettings, points: Sequence[str], *, is_organism: bool
 ) -> list[Recipe]:
     """Every recipe of a run: methods, draws of random controls, ablations, sizes of the curve."""
+    if settings.method in CONTROLS:
+        raise ConfigError(
+            f"method={settings.method} is a control, which is matched to another method; name the "
+            "method that it stands beside, and have the control in `against`."
+        )
     main = _of(settings, settings.method)
     against = [name for name in settings.against if name != settings.method]
     found = [main]
     for name in against:
         found += _drawn(settings, name) if name in CONTROLS else [_of(settings, name)]
-    if settings.instruction:
+    named = {recipe.method for recipe in found}
+    if settings.instruction and PROMPT not in named:
         found.append(_of(settings, PROMPT))
-    if is_organism and settings.task.name == "organism-bias":
+    if is_organism and settings.task.name == "organism-bias" and PLANTED not in named:
         found.append(_of(settings, PLANTED))
     found += settings.recipes
     if settings.evaluate.ablations:

@@ -14,29 +14,18 @@ from fluoroscope.data.tasks.samples import Sample
 from fluoroscope.interventions.positions import ALL
 from fluoroscope.interventions.replies.answering import Asking, Reply
 from fluoroscope.interventions.replies.drift import Drift, drift
-from fluoroscope.interventions.replies.option_passes import OptionTexts, read_options
+from fluoroscope.interventions.replies.option_passes import read_options
+from fluoroscope.interventions.replies.option_texts import OptionTexts
 from fluoroscope.interventions.replies.quality import norm_share, repetition
 from fluoroscope.interventions.replies.strengths import Judged
 from fluoroscope.interventions.row_edits import EditSet
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.steps.task_parts import part_of
 from fluoroscope.studies.steering.plans import Plan
 
 _AT_ONCE = 64
 """Texts that are scored again in one pass."""
-
-
-def part_of(sample: Sample, within: str | None) -> str:
-    """By what tables tell samples apart: a fact of theirs, or the category."""
-    if within is None:
-        return sample.category or "none"
-    if within not in sample.facts:
-        known = ", ".join(sample.facts) or "none"
-        raise ConfigError(
-            f"evaluate.within={within}: the sample {sample.id!r} has no such fact; there are: "
-            f"{known}. Leave it out to tell samples apart by category."
-        )
-    return f"{within} {sample.facts[within]}"
 
 
 def goal(

@@ -1,4 +1,4 @@
-"""The steering study as steps: collect -> select -> tune -> evaluate -> report."""
+"""The steering study as steps: collect -> select -> tune -> evaluate -> strips -> report."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
 from fluoroscope.steps.collect import COLLECT, CollectStep
 from fluoroscope.steps.subject import Subject, resolve_subject, subject_sources, subject_steps
-from fluoroscope.steps.task_data import check_task, place_of, task_sources
+from fluoroscope.steps.task_data import check_readable, check_task, task_sources
 from fluoroscope.studies.steering.config import SteeringConfig, expanded
 from fluoroscope.studies.steering.methods.base import METHODS
 from fluoroscope.studies.steering.report import write_report
@@ -19,6 +19,7 @@ from fluoroscope.studies.steering.settings import SteeringSettings
 from fluoroscope.studies.steering.spec import SteeringSpec
 from fluoroscope.studies.steering.steps.evaluate import EVALUATE, EvaluateStep
 from fluoroscope.studies.steering.steps.select import SELECT, SelectStep
+from fluoroscope.studies.steering.steps.strips import STRIPS, StripsStep
 from fluoroscope.studies.steering.steps.truth import TruthStep
 from fluoroscope.studies.steering.steps.tune import TUNE, TuneStep
 from fluoroscope.studies.steering.transfer import compare_steering
@@ -28,7 +29,7 @@ class SteeringStudy(Study[SteeringSpec, SteeringConfig]):
     name = "steering"
     spec = SteeringSpec
     phases = MappingProxyType(
-        {"collect": (COLLECT,), "select": (SELECT, TUNE), "evaluate": (EVALUATE,)}
+        {"collect": (COLLECT,), "select": (SELECT, TUNE), "evaluate": (EVALUATE, STRIPS)}
     )
 
     def resolve(self, spec: SteeringSpec) -> SteeringConfig:
@@ -51,6 +52,7 @@ class SteeringStudy(Study[SteeringSpec, SteeringConfig]):
             SelectStep(config),
             TuneStep(config),
             EvaluateStep(config),
+            StripsStep(config),
         ]
         return [*steps, TruthStep(config)] if is_known_world(config) else steps
 
@@ -71,7 +73,7 @@ def _resolved(spec: SteeringSpec, *, is_sketch: bool = False) -> SteeringConfig:
     for task in (spec.task, *spec.evaluate.others):
         check_task(task)
         if not is_sketch:
-            place_of(task, spec.data_dir)
+            check_readable(task, spec.data_dir, spec.seed)
     subject = resolve_subject(spec, is_sketch=is_sketch)
     points = [str(point) for point in subject.points]
     recipes = expanded(spec, points, is_organism=subject.model.is_organism)

@@ -19,7 +19,7 @@ from fluoroscope.studies.steering.methods.latent_parts import (
     latent_plan,
     latents_of,
     names_of,
-    sentences,
+    plan_of,
     some,
     usable_latents,
 )
@@ -67,7 +67,7 @@ class CorrSteerP(Method):
         note = f"{said}out: {', '.join(fell)}." if fell else "Every layer's latent helps alone."
         if not kept:
             note = f"{note} Nothing is left to steer with."
-        return Plan(recipe, kept, note=sentences(note, found.note))
+        return plan_of(recipe, kept, note, found.note)
 
 
 class CorrSteerGreedy(Method):
@@ -91,7 +91,7 @@ class CorrSteerGreedy(Method):
             now = tried[best]
         order = f"Taken one by one at strength {trials.strength:g}: {names_of(kept)}, of "
         order += f"{len(found.parts)} candidates."
-        return Plan(recipe, kept, note=sentences(order, end))
+        return plan_of(recipe, kept, order, end, found.note)
 
 
 def candidates(recipe: Recipe, material: Material, n: int = N_CANDIDATES) -> pl.DataFrame:

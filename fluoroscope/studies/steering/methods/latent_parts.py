@@ -88,33 +88,31 @@ def latents_of(chosen: pl.DataFrame, recipe: Recipe, material: Material) -> Late
             f"that it picks ({', '.join(left_out)}), so that nothing would be added. Take another "
             "coefficient (active, difference), or action=clamp."
         )
-    return Latents(parts, _note(parts, left_out, recipe))
+    why = f"coefficient={recipe.coefficient} is 0 or not known"
+    return Latents(parts, f"Left out, as {why}: {', '.join(left_out)}." if left_out else "")
 
 
 def latent_plan(chosen: pl.DataFrame, recipe: Recipe, material: Material, note: str = "") -> Plan:
     """The plan of all rows at once."""
     found = latents_of(chosen, recipe, material)
-    return Plan(recipe, found.parts, note=sentences(note, found.note))
+    return plan_of(recipe, found.parts, note, found.note)
+
+
+def plan_of(recipe: Recipe, parts: Sequence[Part], *notes: str) -> Plan:
+    """The plan of these latents; its note also says which of them may be chance."""
+    return Plan(recipe, parts, note=" ".join(part for part in (*notes, _chance(parts)) if part))
 
 
 def names_of(parts: Sequence[Part]) -> str:
     return ", ".join(f"{part.point}:{part.latent}" for part in parts) or "none"
 
 
-def sentences(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
-
-
-def _note(parts: Sequence[Part], left_out: Sequence[str], recipe: Recipe) -> str:
-    chance = [part for part in parts if part.facts.get("is_significant") is False]
-    said = ""
-    if chance:
-        n_tests = chance[0].facts.get("n_tests")
-        said = f"Not beyond chance among {n_tests} tests (q >= 0.05): {names_of(chance)}."
-    if not left_out:
-        return said
-    why = f"coefficient={recipe.coefficient} is 0 or not known"
-    return sentences(said, f"Left out, as {why}: {', '.join(left_out)}.")
+def _chance(parts: Sequence[Part]) -> str:
+    found = [part for part in parts if part.facts.get("is_significant") is False]
+    if not found:
+        return ""
+    n_tests = found[0].facts.get("n_tests")
+    return f"Not beyond chance among {n_tests} tests (q >= 0.05): {names_of(found)}."
 
 
 def _plain(value: object) -> object:

@@ -25,7 +25,7 @@ from fluoroscope.studies.steering.methods.latent_parts import (
     best_of_every_layer,
     latents_of,
     names_of,
-    sentences,
+    plan_of,
 )
 from fluoroscope.studies.steering.plans import Part, Plan
 from fluoroscope.studies.steering.recipes import Recipe
@@ -38,7 +38,7 @@ class CorrSteerSequential(Method):
         found = latents_of(best_of_every_layer(recipe, material), recipe, material)
         if recipe.action == "clamp":
             note = "The same as corrsteer-a: what is clamped does not overshoot."
-            return Plan(recipe, found.parts, note=sentences(note, found.note))
+            return plan_of(recipe, found.parts, note, found.note)
         parts: list[Part] = []
         whole: list[Part] = []
         for part in found.parts:
@@ -50,7 +50,7 @@ class CorrSteerSequential(Method):
             facts = {**part.facts, "moved_before": moved, "share_of_a": share}
             parts.append(replace(part, coefficient=share * part.coefficient, facts=facts))
         note = f"Moved far enough by earlier layers: {names_of(whole)}." if whole else ""
-        return Plan(recipe, parts, note=sentences(note, found.note))
+        return plan_of(recipe, parts, note, found.note)
 
 
 def _moved(part: Part, earlier: list[Part], recipe: Recipe, material: Material) -> float:

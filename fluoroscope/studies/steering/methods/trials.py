@@ -22,6 +22,8 @@ from fluoroscope.studies.steering.plans import Part, Plan
 from fluoroscope.studies.steering.recipes import Recipe
 
 N_FOLDS = 5
+ROUNDING = 1e-6
+"""A gain up to it is none, however alike it is in all folds."""
 
 
 class Gain(NamedTuple):
@@ -32,7 +34,7 @@ class Gain(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        return self.value > max(self.error, 0.0)
+        return self.value > max(self.error, ROUNDING)
 
     def __str__(self) -> str:
         return f"{self.value:+.3f} (standard error {self.error:.3f})"

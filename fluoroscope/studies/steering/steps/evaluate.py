@@ -6,10 +6,12 @@ evaluate/parts.parquet      the same by category, or by the fact that `evaluate.
 evaluate/vectors/           steering vectors of the recipes that add, for `fluoro steer`
 
 A trial is a recipe at a strength on a task; the unsteered model is the trial without a recipe.
+`is_steered` says whether a trial does anything to the model. Where it does nothing (strength 0, or
+nothing was found), the difference is 0 by construction and not by measurement, and so are its ends.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,9 +34,10 @@ from fluoroscope.steps.replies_table import replies_frame, replies_of
 from fluoroscope.steps.subject import load_layers, sae_inputs
 from fluoroscope.steps.task_cost import task_cost
 from fluoroscope.steps.task_data import TaskData, load_task
+from fluoroscope.steps.task_parts import part_of
 from fluoroscope.steps.task_spec import TaskSpec
 from fluoroscope.studies.steering.config import SteeringConfig
-from fluoroscope.studies.steering.judging import drifted, part_of, watched_texts
+from fluoroscope.studies.steering.judging import drifted, watched_texts
 from fluoroscope.studies.steering.plans import Plan
 from fluoroscope.studies.steering.steps.select import SELECT, load_plans
 from fluoroscope.studies.steering.steps.tune import TUNE, load_chosen
@@ -44,6 +47,8 @@ RESULTS, PARTS, REPLIES, VECTORS = "results.parquet", "parts.parquet", "replies.
 _DRIFT = "drift.json"
 UNSTEERED = ""
 """In place of a recipe's name."""
+
+UNMOVED = dict.fromkeys(("difference", "difference_low", "difference_high"), 0.0)
 
 
 class Trial(NamedTuple):
@@ -116,15 +121,23 @@ class EvaluateStep(MapStep):
             for trial, frame in zip(trials, frames, strict=True)
             if trial.recipe == UNSTEERED
         }
+        plans = load_plans(run, self.config)
         results, parts = [], []
         for i, (trial, frame) in enumerate(zip(trials, frames, strict=True)):
             drift = read_json(folder / "shards" / f"{i:04d}" / _DRIFT)
             samples = self.data(run, trial.task).sides["test"]
-            results.append({**trial._asdict(), **self._result(before[trial.task], frame), **drift})
+            steered = is_steered(trial, plans)
+            result = self._result(before[trial.task], frame)
+            result = result if steered else {**result, **UNMOVED}
+            results.append({**trial._asdict(), "is_steered": steered, **result, **drift})
             if not trial.is_swept:
-                parts.append(self._by_part(trial, samples, before[trial.task], frame))
+                part = self._by_part(trial, samples, before[trial.task], frame)
+                part = part if steered else part.with_columns(**UNMOVED)
+                parts.append(part.with_columns(is_steered=pl.lit(steered)))
             sink.progress(i + 1, len(trials), "trials")
-        write_parquet(folder / RESULTS, pl.DataFrame(results, infer_schema_length=None))
+        found = pl.DataFrame(results, infer_schema_length=None)
+        # Where no trial has an interval, its ends are numbers all the same.
+        write_parquet(folder / RESULTS, found.with_columns(pl.col(pl.Null).cast(pl.Float64)))
         write_parquet(folder / PARTS, pl.concat(parts, how="diagonal_relaxed"))
         named = [
             frame.with_columns(**{k: pl.lit(v) for k, v in trial._asdict().items()})
@@ -190,6 +203,12 @@ class EvaluateStep(MapStep):
             if plan.parts and plan.recipe.action == "add" and chosen[name]:
                 file = re.sub(r"[^\w.-]+", "-", name)
                 save_vector(plan.vector(chosen[name], model.identity), folder / file)
+
+
+def is_steered(trial: Trial, plans: Mapping[str, Plan]) -> bool:
+    """Whether it does anything to the model."""
+    plan = plans.get(trial.recipe)
+    return plan is not None and bool(plan.instruction or (plan.parts and trial.strength))
 
 
 def drift_row(found: Drift | None) -> dict[str, float | int | None]:

@@ -16,6 +16,8 @@ from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.steps.collect import COLLECT
 from fluoroscope.steps.subject import sae_inputs
 from fluoroscope.steps.task_cost import task_cost
+from fluoroscope.steps.task_data import load_task
+from fluoroscope.steps.task_parts import check_within
 from fluoroscope.studies.steering.config import SteeringConfig
 from fluoroscope.studies.steering.methods.base import METHODS
 from fluoroscope.studies.steering.plan_files import load_plan, save_plan
@@ -51,6 +53,13 @@ class SelectStep(MapStep):
         return task_cost(self.config, self.config.task, len(trying) * len(self.config.points))
 
     def shards(self, run: Run) -> Sequence[Shard]:
+        config = self.config
+        # What the last step would refuse is refused before anything is searched.
+        data = load_task(
+            run, config.model, config.task, config.data_dir, config.seed, "cpu", config.instruction
+        )
+        for samples in data.sides.values():
+            check_within(samples, config.evaluate.within)
         return [
             Shard(f"{number:03d}", {"recipe": recipe.name})
             for number, recipe in enumerate(self.config.all_recipes)

@@ -36,11 +36,14 @@ class StoredMaterial(Material):
         saes: Mapping[str, SparseAutoencoder],
         data: TaskData,
         collected: Collected,
+        training: Sequence[Sample],
         config: SteeringConfig,
     ) -> None:
+        """`training` are the samples of the rows of `collected`."""
         self.model, self.saes = model, saes
         self.seed, self.instruction = config.seed, config.instruction
         self.data, self._collected, self._config = data, collected, config
+        self._training = training
         self._tables: dict[tuple[Pooling, int | None], pl.DataFrame] = {}
 
     def table(self, pool: Pooling, samples: int | None = None) -> pl.DataFrame:
@@ -85,7 +88,7 @@ class StoredMaterial(Material):
         self, point: HookPoint, edits: EditSet, pool: Pooling, samples: int | None = None
     ) -> pl.DataFrame:
         n = min(MOST_MEASURED, samples or MOST_MEASURED, len(self._collected.replies))
-        measured = self.data.sides["train"][:n]
+        measured = self._training[:n]
         sae = self.saes[str(point)]
         latents = ReplyLatents({str(point): sae}, [pool], n)
 
@@ -114,6 +117,8 @@ def load_material(run: Run, config: SteeringConfig, device: str) -> StoredMateri
             run, config.model, config.task, config.data_dir, config.seed, device, config.instruction
         )
         collected = Collected(run.step_folder(COLLECT), config, config.collect, config.seed)
-        return StoredMaterial(model, saes, data, collected, config)
+        # An instruction may leave room for fewer samples than there was when they were collected.
+        plain = load_task(run, config.model, config.task, config.data_dir, config.seed, device)
+        return StoredMaterial(model, saes, data, collected, plain.sides["train"], config)
 
     return run.cached(("material", device), load)

@@ -4,7 +4,7 @@ truth/ground_truth.csv   a row a recipe
 
 A recipe repairs the bias where the mean score of the biased prompts comes within `MARGIN` of
 fair, harms nothing where facts and reviews lose less than `LOSS`, and spares the others where
-their whole interval stays within `MARGIN`.
+their whole interval stays within `MARGIN`, which is not shown without an interval.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,7 +86,8 @@ def row_of(
     }
     strength = mine["strength"][0]
     repairs = abs(biased["after"] - FAIR) <= MARGIN
-    spares = others["difference_low"] >= -MARGIN and others["difference_high"] <= MARGIN
+    low, high = others["difference_low"], others["difference_high"]
+    spares = low is not None and low >= -MARGIN and high <= MARGIN
     return {
         "recipe": name,
         "method": plan.recipe.method,

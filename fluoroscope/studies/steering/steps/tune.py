@@ -3,8 +3,8 @@
 tune/tried.parquet      a row a recipe and strength: score, perplexity ratio, norm, why refused
 tune/chosen.parquet     a row a recipe: the strength it is judged with
 
-Random controls are not searched: they get the strength of the main recipe, so that they change as
-much. Recipes that fix a strength keep it.
+Random controls are not searched. They have the shape of corrsteer-a, and get the strength that it
+got, so that they change as much. Recipes that fix a strength keep it.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import polars as pl
 
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
+from fluoroscope.interventions.replies.answering import Reply
 from fluoroscope.interventions.replies.strengths import (
     Judged,
     StrengthSearch,
@@ -25,7 +26,7 @@ from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.steps.collect import COLLECT
 from fluoroscope.steps.subject import sae_inputs
 from fluoroscope.steps.task_cost import task_cost
-from fluoroscope.studies.steering.config import SteeringConfig
+from fluoroscope.studies.steering.config import PATTERN, SteeringConfig
 from fluoroscope.studies.steering.judging import (
     drifted,
     goal,
@@ -111,15 +112,16 @@ class TuneStep(MapStep):
         if not plan.parts:
             return (), _chosen(name, 0.0, False, plan.note or "nothing was found to steer with")
         unsteered = run.cached(("unsteered", TUNE), lambda: Watched(material, self.config))
-        n_done = 0
+        settings, n_done = self.config.strength, 0
+        # Fewer, where the best lies at an end of what was tried.
+        n_most = 1 + len(settings.grid) + 2 * settings.refinements
 
         def judge(strength: float) -> Judged:
             nonlocal n_done
             n_done += 1
-            sink.progress(n_done, len(self.config.strength.grid) + 1, "strengths")
+            sink.progress(n_done, n_most, "strengths")
             return unsteered.judge(plan, strength)
 
-        settings = self.config.strength
         found: StrengthSearch = search_strengths(
             settings.grid, judge, settings.guard, settings.refinements
         )
@@ -134,14 +136,14 @@ class Watched:
         self._material, self._config = material, config
         settings = config.strength
         self._texts = watched_texts(settings.texts, material.validation, settings.n_texts)
-        self._perplexity: float | None = None
-        if material.data.asking.way == "texts":
-            self._perplexity = self._of_texts(Plan(config.main, ()), 0.0)[1]
+        self._replies, self._perplexity = self._of_texts(Plan(config.main, ()), 0.0)
 
     def judge(self, plan: Plan, strength: float) -> Judged:
         material, evaluate = self._material, self._config.evaluate
-        replies, perplexity = self._of_texts(plan, strength)
         edits = plan.edits(strength, material.saes)
+        replies, perplexity = self._replies, self._perplexity
+        if edits or plan.instruction:
+            replies, perplexity = self._of_texts(plan, strength)
         score = goal(material.validation, replies, self._config.strength.towards, evaluate.within)
         ratio = None
         if perplexity is not None and self._perplexity:
@@ -149,7 +151,7 @@ class Watched:
         moved = drifted(material.model, self._texts, edits)
         return judged(plan, strength, score, replies, moved, material.norms, ratio)
 
-    def _of_texts(self, plan: Plan, strength: float):
+    def _of_texts(self, plan: Plan, strength: float) -> tuple[list[Reply], float | None]:
         material = self._material
         replies = material.replies(plan.edits(strength, material.saes), plan.instruction)
         if material.data.asking.way != "texts":
@@ -170,15 +172,28 @@ def tried_frame(recipe: str, tried: Sequence[Tried]) -> pl.DataFrame:
 def with_fixed(chosen: pl.DataFrame, config: SteeringConfig) -> pl.DataFrame:
     """A row for each recipe, in their order."""
     found = {row["recipe"]: row for row in chosen.iter_rows(named=True)}
-    main = config.main.strength or found[config.main.name]["strength"]
     for recipe in config.all_recipes:
         if recipe.strength is not None:
             found[recipe.name] = _chosen(recipe.name, recipe.strength, True, "fixed by the recipe")
-        elif recipe.control:
-            note = "as strong as the main recipe"
-            found[recipe.name] = _chosen(recipe.name, main or 1.0, True, note)
+    for recipe in config.all_recipes:
+        if recipe.control and recipe.strength is None:
+            pattern = pattern_of(recipe, config)
+            strength, note = found[pattern.name]["strength"], f"as strong as {pattern.name}"
+            if strength == 0:
+                strength, note = 1.0, f"{pattern.name} is judged at strength 0, and this at 1"
+            found[recipe.name] = _chosen(recipe.name, strength, True, note)
     rows = [found[recipe.name] for recipe in config.all_recipes]
     return pl.DataFrame(rows, schema=_CHOSEN_SCHEMA)
+
+
+def pattern_of(control: Recipe, config: SteeringConfig) -> Recipe:
+    """The recipe that a control stands beside: corrsteer-a with the control's settings, whose
+    amounts it has; the main one, where that is not in the run.
+    """
+    wanted = control.model_copy(update={"method": PATTERN, "control": False})
+    recipes = config.all_recipes
+    same = (one for one in recipes if one == wanted.model_copy(update={"name": one.name}))
+    return next(same, config.main)
 
 
 def load_chosen(run: Run) -> dict[str, float]:
