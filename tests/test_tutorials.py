@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import pytest
 
 from fluoroscope.studies.gambling.games.base import Game, State, luck_tape, replay
@@ -20,12 +21,17 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIAL = ROOT / "docs" / "tutorials" / "gambling.md"
 MADE_UP = ROOT / "docs" / "tutorials" / "hallucination.md"
+STEERED = ROOT / "docs" / "tutorials" / "steering.md"
 ADD_A_GAME = ROOT / "docs" / "how-to" / "add-a-game.md"
+PAGES = [(TUTORIAL, "done"), (MADE_UP, "watched"), (STEERED, "steered")]
 QUICK = {
     "gambling/organism": "gambling/tiny",
     "hallucination/organism": "hallucination/tiny",
+    "steering/organism": "steering/tiny",
 }
 """Presets of the text -> those that take seconds."""
+
+STUDIES = ("dictionary", "gambling", "hallucination", "policy", "steering", "unlearning")
 
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
@@ -64,6 +70,11 @@ def done(tmp_path_factory) -> Done:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory) -> Done:
     return followed(MADE_UP, tmp_path_factory.mktemp("made-up"), "made-up")
+
+
+@pytest.fixture(scope="module")
+def steered(tmp_path_factory) -> Done:
+    return followed(STEERED, tmp_path_factory.mktemp("fair"), "fair")
 
 
 def followed(page: Path, folder: Path, name: str) -> Done:
@@ -105,7 +116,7 @@ def test_the_tutorial_ends_in_a_report_with_the_sections_that_it_names(done):
         assert section in report
 
 
-@pytest.mark.parametrize(("page", "fixture"), [(TUTORIAL, "done"), (MADE_UP, "watched")])
+@pytest.mark.parametrize(("page", "fixture"), PAGES)
 def test_every_table_that_a_tutorial_names_is_there(page, fixture, request):
     made: Done = request.getfixturevalue(fixture)
     named = set(re.findall(r"`(tables/[\w.-]+)`", page.read_text(encoding="utf-8")))
@@ -113,7 +124,7 @@ def test_every_table_that_a_tutorial_names_is_there(page, fixture, request):
     assert [name for name in sorted(named) if not (made.run / name).is_file()] == []
 
 
-@pytest.mark.parametrize(("page", "fixture"), [(TUTORIAL, "done"), (MADE_UP, "watched")])
+@pytest.mark.parametrize(("page", "fixture"), PAGES)
 def test_every_step_that_a_tutorial_names_is_one_and_none_is_missing(page, fixture, request):
     made: Done = request.getfixturevalue(fixture)
     rows = re.findall(r"^\| (`[^|]+`) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -133,6 +144,21 @@ def test_the_paper_and_the_files_of_the_original_are_written(watched):
     folder = watched.run.parents[1]
     assert (folder / "paper" / "numbers.tex").read_text(encoding="utf-8").count("\\newcommand") > 50
     assert (folder / "files" / "detection" / "classifications.csv").is_file()
+
+
+def test_the_bias_is_steered_away_by_what_was_picked_and_not_by_random_latents(steered):
+    parts = pl.read_csv(steered.run / "tables" / "parts.csv")
+    biased = parts.filter(pl.col("category") == "is_biased yes")
+    after = dict(zip(biased["recipe"], biased["after"], strict=True))
+    assert abs(after["corrsteer-a"] - 0.5) < 0.1
+    controls = [value for name, value in after.items() if name.startswith("random-")]
+    assert max(controls) < 0.35
+
+
+def test_a_vector_of_the_run_and_a_latent_by_hand_change_what_is_said(steered):
+    beside = next(text for text in steered.printed if text.count("Velar farmer") >= 1)
+    assert "lazy" in beside
+    assert re.fullmatch(r" (lazy|diligent)\..*", steered.printed[-2], re.DOTALL)
 
 
 def test_replies_are_read_again_as_they_were_played(done):
@@ -161,8 +187,8 @@ def test_every_command_of_a_study_in_the_docs_has_settings_that_exist():
     checked = 0
     for page in pages():
         for words in commands(page):
-            studies = [word for word in words[1:2] if word in ("gambling", "hallucination")]
-            if words[0] not in ("run", "plan") or not studies:
+            studies = [word for word in words[1:2] if word in STUDIES]
+            if words[0] not in ("run", "plan") or not studies or "--help" in words:
                 continue
             presets = [words[i + 1] for i, word in enumerate(words) if word == "--preset"]
             overrides = [word for word in words if re.match(r"[\w.]+=", word)]
@@ -175,9 +201,7 @@ def test_every_preset_that_the_docs_name_is_there():
     named = {
         name
         for page in pages()
-        for name in re.findall(
-            r"`((?:gambling|hallucination|dictionary)/[\w.-]+)`", page.read_text("utf-8")
-        )
+        for name in re.findall(rf"`((?:{'|'.join(STUDIES)})/[\w.-]+)`", page.read_text("utf-8"))
     }
     asked = {
         words[i + 1]
