@@ -16,7 +16,9 @@ STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
         "hallucination": "fluoroscope.studies.hallucination.study:HallucinationStudy",
         "organism": "fluoroscope.studies.organism.study:OrganismStudy",
         "patch": "fluoroscope.studies.patch.study:PatchStudy",
+        "policy": "fluoroscope.studies.policy.study:PolicyStudy",
         "steering": "fluoroscope.studies.steering.study:SteeringStudy",
+        "unlearning": "fluoroscope.studies.unlearning.study:UnlearningStudy",
     },
 )
 SPECS: "Registry[type[Config]]" = Registry(
@@ -27,6 +29,8 @@ SPECS: "Registry[type[Config]]" = Registry(
         "hallucination": "fluoroscope.studies.hallucination.spec:HallucinationSpec",
         "organism": "fluoroscope.studies.organism.spec:OrganismSpec",
         "patch": "fluoroscope.studies.patch.spec:PatchSpec",
+        "policy": "fluoroscope.studies.policy.spec:PolicySpec",
         "steering": "fluoroscope.studies.steering.spec:SteeringSpec",
+        "unlearning": "fluoroscope.studies.unlearning.spec:UnlearningSpec",
     },
 )

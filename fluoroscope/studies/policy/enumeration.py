@@ -18,6 +18,7 @@ from torch import Tensor
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.data.tasks.samples import Sample
+from fluoroscope.interventions.edits import AddDirection
 from fluoroscope.interventions.positions import GENERATED, LAST
 from fluoroscope.interventions.replies.answering import Asking, first_tokens
 from fluoroscope.interventions.replies.option_texts import OptionTexts
@@ -71,7 +72,7 @@ def enumerate_scores(
         table = _of_tokens(model, candidates, samples, asking, is_masked, sink)
         said = torch.full_like(table.rewards, -1, dtype=torch.int64)
         return ScoreTable(table, said, _activations(candidates, table.observations))
-    edits = [candidates.edit(action) for action in range(candidates.n_actions)]
+    edits = _edits(candidates)
     read = _options if asking.way == "options" else _sums
     scores, said, kl, prompts = [], [], [], []
     for number, sample in enumerate(samples):
@@ -90,6 +91,14 @@ def enumerate_scores(
         torch.zeros(len(samples), dtype=torch.float64),
     )
     return ScoreTable(table, torch.stack(said), _activations(candidates, observations))
+
+
+def _edits(candidates: Candidates) -> list[EditSet]:
+    """Of each action. No-op adds nothing at the first hook point, so that it goes through in the
+    pass of the others; a model without edits would be a pass of its own.
+    """
+    nothing: EditSet = {candidates.acting_point: AddDirection(candidates.directions[0], 0.0)}
+    return [nothing, *(candidates.edit(action) for action in range(1, candidates.n_actions))]
 
 
 _Read = tuple[tuple[int, ...], Tensor, Tensor, Tensor]

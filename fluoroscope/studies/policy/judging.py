@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fluoroscope.core.intervals import Interval, ratio_interval
+from fluoroscope.core.intervals import Interval, clustered_mean_interval, ratio_interval
 from fluoroscope.data.tasks.samples import Score
 from fluoroscope.interventions.replies.answering import Reply
 from fluoroscope.interventions.replies.comparing import compare, group_numbers, mean_over_groups
@@ -157,17 +157,18 @@ def outcome_row(
     outcome: Outcome,
     never: Outcome,
     oracle: Outcome,
+    main: Outcome,
     groups: Sequence[str],
     is_there: np.ndarray,
     seed: int,
 ) -> dict[str, Any]:  # Any: values of a table.
-    """Of one part: means with their intervals over groups, `gain` over never acting, and
-    `of_optimum`, the share of what the best action of each sample gains.
+    """Of one part: means with their intervals over groups; `gain` over never acting; `behind` the
+    main policy, paired; and `of_optimum`, the share of what the best action of each sample gains.
     """
     numbers = group_numbers([group for group, kept in zip(groups, is_there, strict=True) if kept])
 
     def of(values: Float[np.ndarray, " samples"]) -> Interval:
-        return mean_over_groups(values[is_there], numbers)
+        return clustered_mean_interval(values[is_there], numbers)
 
     gain = outcome.returned - never.returned
     most = oracle.returned - never.returned
@@ -180,8 +181,10 @@ def outcome_row(
         "worth": of(outcome.worth),
         "return": of(outcome.returned),
         "gain": of(gain),
+        "behind": of(main.returned - outcome.returned),
         "of_optimum": share,
-        "score": of(outcome.score),
+        # Of answers that are right or wrong, a share.
+        "score": mean_over_groups(outcome.score[is_there], numbers),
         "acting": of(outcome.acting),
     }.items():
         found |= dict(zip(_ends(name), map(_plain, interval), strict=True))

@@ -43,6 +43,29 @@ def group_normalised(
     return torch.where(is_alike, 0.0, centred / variance.sqrt().clamp(min=1e-300))
 
 
+def priced_normalised(
+    returns: Float[Tensor, " texts"],
+    outcomes: Float[Tensor, " texts"],
+    group: Int[Tensor, " texts"],
+) -> Float[Tensor, " texts"]:
+    """GRPO's advantage where a return is an outcome less costs: in units of the spread of the
+    group's outcomes, or, where these are all alike, of the other groups' on average.
+
+    By the spread of returns, a group of equal outcomes would have its costs, however small, blown
+    up to the size of an outcome, and nothing would pay but to do nothing. Without costs it is
+    `group_normalised`.
+    """
+    mean, _ = _group_means(returns, group)
+    plain, n = _group_means(outcomes, group)
+    spread = (_group_sums((outcomes.double() - plain).square(), group) / n).sqrt()
+    is_alike = spread <= 1e-9 * (1 + plain.abs())
+    # Where no group says what an outcome's spread is, costs are taken as they are.
+    usual = spread[~is_alike].mean() if bool((~is_alike).any()) else torch.ones(())
+    centred = returns.double() - mean
+    centred = torch.where(centred.abs() <= 1e-9 * (1 + mean.abs()), 0.0, centred)
+    return centred / torch.where(is_alike, usual.double(), spread)
+
+
 def clipped_surrogate(
     log_probs: Float[Tensor, " steps"],
     old_log_probs: Float[Tensor, " steps"],

@@ -24,8 +24,8 @@ from fluoroscope.studies.policy.objectives import (
     falling,
     generalised_advantages,
     group_baseline,
-    group_normalised,
     mean_over_texts,
+    priced_normalised,
     sum_over_texts,
     text_returns,
     token_rewards,
@@ -174,7 +174,8 @@ class PolicyTrainer(Trainer):
             case "reinforce":
                 return group_baseline(returns, rollouts.group)[rollouts.text]
             case "grpo":
-                return group_normalised(returns, rollouts.group)[rollouts.text]
+                gained = priced_normalised(returns, rollouts.outcomes, rollouts.group)
+                return gained[rollouts.text]
             case "ppo":
                 values = self._values(rollouts)
                 return generalised_advantages(

@@ -7,8 +7,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from fluoroscope.core.config import Config
 
 Objective = Literal["reinforce", "grpo", "ppo"]
-"""`reinforce`: leave-one-out baseline of the group; `grpo`: normalised in the group, clipped
-ratio; `ppo`: advantages of a value head, clipped ratio."""
+"""`reinforce`: leave-one-out baseline of the group; `grpo`: normalised by the outcomes of
+the group, clipped ratio; `ppo`: advantages of a value head, clipped ratio."""
 
 
 class PolicyTrainingConfig(Config):

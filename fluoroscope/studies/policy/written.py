@@ -37,6 +37,15 @@ WRITTEN_SCHEMA = {
 }
 
 
+def in_turns(samples: Sequence[Sample], kinds: Sequence[str], n: int) -> list[Sample]:
+    """`n` of them: the first of each kind, then the second of each, in their order."""
+    own: dict[str, list[Sample]] = {}
+    for sample, kind in zip(samples, kinds, strict=True):
+        own.setdefault(kind, []).append(sample)
+    longest = max(map(len, own.values()))
+    return [some[i] for i in range(longest) for some in own.values() if i < len(some)][:n]
+
+
 def requests_of(
     asking: Asking, samples: Sequence[Sample], n_replies: int, seed: int
 ) -> tuple[list[Sample], list[Request]]:

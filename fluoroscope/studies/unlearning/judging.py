@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from jaxtyping import Bool
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.data.tasks.samples import Sample
@@ -20,6 +21,7 @@ from fluoroscope.interventions.replies.comparing import (
     group_numbers,
     mean_over_groups,
 )
+from fluoroscope.interventions.row_edits import EditSet
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.studies.unlearning.clamping import UNTREATED, Treatment
 from fluoroscope.studies.unlearning.sets import Side, chance
@@ -36,11 +38,22 @@ def ask(
 ) -> list[Reply]:
     """A reply to each sample, treated as its prompt asks for."""
     flags = treatment.flags(model, [asking.prompt(one) for one in samples])
+    return ask_flagged(model, samples, asking, treatment.edits, flags)
+
+
+def ask_flagged(
+    model: LanguageModel,
+    samples: Sequence[Sample],
+    asking: Asking,
+    edits: EditSet,
+    flags: Bool[np.ndarray, " samples"],
+) -> list[Reply]:
+    """A reply to each sample, with the edits where it is flagged."""
     found: dict[int, Reply] = {}
     for is_flagged in (False, True):
         places = [place for place, flag in enumerate(flags) if bool(flag) is is_flagged]
-        edits = treatment.edits if is_flagged else {}
-        replies = reply_all(model, [samples[place] for place in places], asking, edits)
+        own = edits if is_flagged else {}
+        replies = reply_all(model, [samples[place] for place in places], asking, own)
         found |= dict(zip(places, replies, strict=True))
     return [found[place] for place in range(len(samples))]
 

@@ -45,8 +45,8 @@ _ORGANISM_NOTE = (
     "nothing was said of."
 )
 _TEXTS_NOTE = (
-    "Nothing but the samples that came with the texts says what is known; they are judged on, and "
-    "no settings are chosen on them."
+    "Settings are chosen on the texts that were learnt from (and on the validation side of the "
+    "task, where there is one), and judged on held-out documents. Only texts say what is forgotten."
 )
 
 
@@ -101,10 +101,22 @@ class ForgetSets:
                 f"Unlearning needs texts to forget and texts to keep, got {len(self.forget)} and "
                 f"{len(self.retain)}."
             )
-        if both := {one.text for one in self.forget} & {one.text for one in self.retain}:
+        forget = (*self.forget, *self.forget_held_out)
+        retain = (*self.retain, *self.retain_held_out)
+        if both := {one.text for one in forget} & {one.text for one in retain}:
             raise CorpusError(
-                f"A text is to be forgotten and kept, {min(both)!r}; take it out of one of the "
-                f"two sets ({len(both)} such)."
+                f"A text is to be forgotten and kept, {min(both)[:80]!r}; take it out of one of "
+                f"the two sets ({len(both)} such)."
+            )
+        if both := {one.group for one in forget} & {one.group for one in retain}:
+            raise CorpusError(
+                f"{min(both)} is on both sides; whoever is to be forgotten cannot be kept "
+                f"({len(both)} such)."
+            )
+        if not self.forget_held_out or not self.retain_held_out:
+            raise CorpusError(
+                f"Unlearning is judged on texts that nothing was learnt from, got "
+                f"{len(self.forget_held_out)} to forget and {len(self.retain_held_out)} to keep."
             )
 
 
@@ -151,6 +163,7 @@ def text_sets(
     retain: CorpusConfig,
     forget_samples: Sequence[Sample] = (),
     retain_samples: Sequence[Sample] = (),
+    retain_validation: Sequence[Sample] = (),
 ) -> ForgetSets:
     """Any two corpora that end; documents that are in both are refused."""
     forget_learnt, forget_held_out = _documents(forget)
@@ -162,6 +175,7 @@ def text_sets(
         retain_held_out=retain_held_out,
         forget_samples=tuple(forget_samples),
         retain_samples=tuple(retain_samples),
+        retain_validation=tuple(retain_validation),
         note=_TEXTS_NOTE,
     )
 

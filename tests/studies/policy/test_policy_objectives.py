@@ -18,6 +18,7 @@ from fluoroscope.studies.policy.objectives import (
     group_normalised,
     kl_per_token,
     mean_over_texts,
+    priced_normalised,
     sum_over_texts,
     text_returns,
     token_rewards,
@@ -169,3 +170,16 @@ def test_the_sampled_estimators_expectation_is_the_exact_gradient(group_size):
 def test_a_falling_weight_ends_at_nothing():
     assert [falling(0.6, i, 4) for i in range(4)] == pytest.approx([0.6, 0.4, 0.2, 0.0])
     assert falling(0.6, 0, 1) == 0.6
+
+
+def test_costs_count_in_units_of_outcomes_also_where_these_are_all_alike():
+    outcomes = torch.tensor([0.0, 1.0, 1.0, 1.0])
+    group = torch.tensor([0, 0, 1, 1])
+    costs = torch.tensor([0.0, 0.0, 0.02, 0.0])
+    found = priced_normalised(outcomes - costs, outcomes, group)
+    # The first group's outcomes have a standard deviation of 1/2, in which a cost is 0.04.
+    assert found.tolist() == pytest.approx([-1.0, 1.0, -0.02, 0.02])
+    plain = priced_normalised(outcomes, outcomes, group)
+    assert plain.tolist() == pytest.approx(group_normalised(outcomes, group).tolist())
+    alone = priced_normalised(1 - costs[2:], torch.ones(2), torch.zeros(2, dtype=torch.int64))
+    assert alone.tolist() == pytest.approx([-0.01, 0.01])

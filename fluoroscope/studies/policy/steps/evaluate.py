@@ -19,12 +19,14 @@ import polars as pl
 
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
+from fluoroscope.data.tasks.samples import Sample
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.steps.models import load_model
 from fluoroscope.steps.subject import sae_inputs
 from fluoroscope.steps.task_cost import task_cost
+from fluoroscope.steps.task_data import TaskData
 from fluoroscope.steps.task_parts import part_of
 from fluoroscope.studies.policy.bandit import RewardTable
 from fluoroscope.studies.policy.config import BEST, Mode, PolicyConfig
@@ -56,6 +58,7 @@ from fluoroscope.studies.policy.written import (
     Holder,
     by_action,
     by_head,
+    in_turns,
     mean_by_sample,
     written,
 )
@@ -225,6 +228,7 @@ class EvaluateStep(MapStep):
         together = _together(ways)
         parts, groups = samples["part"].to_numpy(), samples["group"].to_list()
         oracle = known.get(ORACLE, known[NEVER])
+        main = next(one.outcome for one in together if one.method == POLICY)
         untrained = [way for way in ways if way.seed is None]
         trained = [way for way in ways if way.seed is not None]
         rows = []
@@ -240,7 +244,7 @@ class EvaluateStep(MapStep):
             for part in (EVERYWHERE, *dict.fromkeys(parts)):
                 is_there = (parts == part) | (part == EVERYWHERE)
                 found = outcome_row(
-                    way.outcome, known[NEVER], oracle, groups, is_there, self.config.seed
+                    way.outcome, known[NEVER], oracle, main, groups, is_there, self.config.seed
                 )
                 sd = together.get(way) if part == EVERYWHERE else None
                 rows.append({**named, "part": part, **found, "sd_over_trainings": sd})
@@ -253,7 +257,7 @@ class EvaluateStep(MapStep):
         frame = written(
             model,
             self._holder(run, trial, context.device),
-            data.sides["test"][: evaluate.texts],
+            self._asked(data),
             data.asking,
             Sampling(**config.learn.sampling.model_dump()),
             evaluate.replies,
@@ -261,6 +265,11 @@ class EvaluateStep(MapStep):
             config.towards,
         )
         write_parquet(context.folder / REPLIES, frame)
+
+    def _asked(self, data: TaskData) -> list[Sample]:
+        """Samples that replies are generated to: of as many groups as there are."""
+        test = data.sides["test"]
+        return in_turns(test, [sample.group_id for sample in test], self.config.evaluate.texts)
 
     def _holder(self, run: Run, trial: TextTrial, device: str) -> Holder:
         config = self.config
@@ -285,7 +294,7 @@ class EvaluateStep(MapStep):
     ) -> pl.DataFrame:
         config = self.config
         data = load_data(run, config, config.task.name)
-        asked = data.sides["test"][: config.evaluate.texts]
+        asked = self._asked(data)
         within = config.evaluate.within
         samples = pl.DataFrame(
             {

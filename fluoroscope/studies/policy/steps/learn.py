@@ -249,6 +249,9 @@ def load_head(run: Run, config: PolicyConfig, mode: str, name: str, seed: int) -
     return head.requires_grad_(False)
 
 
-def main_policy(config: PolicyConfig) -> tuple[Mode, str, int]:
-    """The one that is looked at token by token."""
-    return config.modes[0], BEST, 0
+def logged_policy(config: PolicyConfig) -> tuple[Mode, str, int]:
+    """The one that is looked at token by token: trained on every token of replies, where one is;
+    the exact gradient knows the prompt's end alone.
+    """
+    mode = config.text_modes[0] if config.text_modes else config.modes[0]
+    return mode, BEST, 0

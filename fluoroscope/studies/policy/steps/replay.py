@@ -36,10 +36,10 @@ from fluoroscope.studies.policy.config import PolicyConfig
 from fluoroscope.studies.policy.forced import token_logits
 from fluoroscope.studies.policy.heads import PolicyHead
 from fluoroscope.studies.policy.steps.candidates import CANDIDATES, load_candidates
-from fluoroscope.studies.policy.steps.learn import LEARN, load_head, main_policy
+from fluoroscope.studies.policy.steps.learn import LEARN, load_head, logged_policy
 from fluoroscope.studies.policy.steps.rewards import load_data
 from fluoroscope.studies.policy.worth import text_reward
-from fluoroscope.studies.policy.written import MAX_ROWS, requests_of
+from fluoroscope.studies.policy.written import MAX_ROWS, in_turns, requests_of
 
 REPLAY = "replay"
 LOG, LOG_LINES, REPLIES, BRANCHES = (
@@ -101,14 +101,14 @@ class ReplayStep(MapStep):
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         config, folder = self.config, context.folder
-        mode, name, seed = main_policy(config)
+        mode, name, seed = logged_policy(config)
         model = load_model(run, config.model, context.device)
         candidates = load_candidates(run, config, name, context.device)
         head = load_head(run, config, mode, name, seed)
         data = load_data(run, config, config.task.name, context.device)
-        samples = spread_over_parts(
-            data.sides["test"], config.evaluate.within, config.evaluate.logged
-        )
+        test = data.sides["test"]
+        parts = [part_of(sample, config.evaluate.within) for sample in test]
+        samples = in_turns(test, parts, config.evaluate.logged)
         sampling = Sampling(**config.learn.sampling.model_dump())
         asked, requests = requests_of(data.asking, samples, 1, config.seed)
         acting = Acting(model, head, candidates, requests, is_masked=config.learn.is_masked)
@@ -216,16 +216,6 @@ class ReplayStep(MapStep):
             is_masked=config.learn.is_masked,
         )
         return [branch.row() for branch in found]
-
-
-def spread_over_parts(samples: Sequence[Sample], within: str | None, n: int) -> list[Sample]:
-    """The first of each part in turn, as the seed has ordered them."""
-    parts: dict[str, list[Sample]] = {}
-    for sample in samples:
-        parts.setdefault(part_of(sample, within), []).append(sample)
-    longest = max(map(len, parts.values()))
-    turns = [own[i] for i in range(longest) for own in parts.values() if i < len(own)]
-    return turns[:n]
 
 
 def _generated(

@@ -37,7 +37,8 @@ from fluoroscope.studies.policy.table_files import joined, load_scores, save_sco
 REWARDS = "rewards"
 SAMPLES = "samples.parquet"
 _TABLE = "table.safetensors"
-_ROUNDING = 1e-6
+_ROUNDING = 1e-5
+"""A change of reward that is none: noise of passes in float32."""
 
 
 class Enumerated(NamedTuple):
