@@ -107,10 +107,7 @@ class Comparison(NamedTuple):
         """
         if not margin > 0:
             raise ConfigError(f"The margin of an equivalence must be above 0, got {margin}.")
-        low, high = self.difference.low, self.difference.high
-        if low >= -margin and high <= margin:
-            return "within"
-        return "beyond" if low > margin or high < -margin else "open"
+        return shift_of(self.difference.low, self.difference.high, margin)
 
     def statement(self, margin: float) -> str:
         """What may be said of "left unchanged", in a sentence."""
@@ -138,6 +135,15 @@ class Comparison(NamedTuple):
             else:
                 found[name] = value
         return found | {"p": self.p}
+
+
+def shift_of(low: float | None, high: float | None, margin: float) -> Shift:
+    """Of the 95 % interval of a difference; open where there is none."""
+    if low is None or high is None:
+        return "open"
+    if low >= -margin and high <= margin:
+        return "within"
+    return "beyond" if low > margin or high < -margin else "open"
 
 
 class SeedSpread(NamedTuple):

@@ -16,24 +16,14 @@ from fluoroscope.studies.policy.report_training import (
 )
 from fluoroscope.studies.policy.report_value import add_others, add_parts, add_value
 from fluoroscope.studies.policy.report_verdict import add_verdict
-from fluoroscope.studies.policy.steps.evaluate import EVALUATE
 from fluoroscope.studies.policy.steps.replay import REPLAY
 from fluoroscope.studies.policy.steps.rewards import REWARDS, load_data
 from fluoroscope.studies.policy.steps.toy import TOY
 
 
 def write_report(run: Run, config: PolicyConfig) -> None:
-    """Of a run that stopped early, what there is."""
     name = config.model.name.rstrip("/").rpartition("/")[2]
     title = f"When to steer {name} on {config.task.name}"
-    if not is_done(run, EVALUATE):
-        report = Report(title)
-        report.text(
-            "Nothing has been judged yet: run the study under this name to the end of its step "
-            f"{EVALUATE}, and its report will say what was learnt."
-        )
-        report.write(run.folder)
-        return
     found = load_findings(run, config)
     n = (len(found.actions) - 1) // len(config.candidates.multiples)
     subtitle = f"a policy over {n} latents and doing nothing, token by token"

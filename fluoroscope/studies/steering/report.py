@@ -12,22 +12,12 @@ from fluoroscope.studies.steering.report_samples import add_samples
 from fluoroscope.studies.steering.report_strength import add_ablations, add_curve, add_strength
 from fluoroscope.studies.steering.report_truth import add_truth
 from fluoroscope.studies.steering.report_verdict import add_verdict
-from fluoroscope.studies.steering.steps.evaluate import EVALUATE
 from fluoroscope.studies.steering.steps.truth import TRUTH
 
 
 def write_report(run: Run, config: SteeringConfig) -> None:
-    """Of a run that stopped early, what there is."""
     title = f"Steering {config.model.name.rstrip('/').rpartition('/')[2]} on {config.task.name}"
     subtitle = f"{config.method}, {len(config.points)} layers with an SAE"
-    if not (run.folder / EVALUATE / DONE).exists():
-        report = Report(title, subtitle)
-        report.text(
-            "Nothing has been judged yet: run the study under this name to the end of its "
-            f"step {EVALUATE}, and its report will say what steering does."
-        )
-        report.write(run.folder)
-        return
     found = load_findings(run, config)
     report = Report(title, subtitle, facts=_facts(found))
     add_verdict(report, found)

@@ -8,7 +8,7 @@ import polars as pl
 
 from fluoroscope.core.intervals import Interval
 from fluoroscope.features.multiple_tests import benjamini_hochberg
-from fluoroscope.interventions.replies.comparing import ALL_SAMPLES
+from fluoroscope.interventions.replies.comparing import ALL_SAMPLES, shift_of
 from fluoroscope.plots.chart import Axis, Bars, Chart, Panel, Reference
 from fluoroscope.runs.interval_text import without_nan
 from fluoroscope.runs.report import Report
@@ -172,19 +172,10 @@ def other_tasks_table(found: Findings, tasks: Sequence[str], margin: float) -> p
                     "recipe": name,
                     "task": task,
                     **_picked(row, numbers),
-                    "shift": shift(row["difference_low"], row["difference_high"], margin),
+                    "shift": shift_of(row["difference_low"], row["difference_high"], margin),
                 }
             )
     return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def shift(low: float | None, high: float | None, margin: float) -> str:
-    """As `Comparison.shift`, of a row that is read again."""
-    if low is None or high is None:
-        return "open"
-    if low >= -margin and high <= margin:
-        return "within"
-    return "beyond" if low > margin or high < -margin else "open"
 
 
 def _add_parts(report: Report, found: Findings) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from fluoroscope.core.config import canonical_json
-from fluoroscope.interventions.replies.comparing import SeedSpread, compare, over_seeds
+from fluoroscope.interventions.replies.comparing import SeedSpread, compare, over_seeds, shift_of
 from fluoroscope.plots.chart import Axis, Bars, Chart, Heatmap, Panel, Reference
 from fluoroscope.runs.compare import compare_runs, run_names
 from fluoroscope.runs.interval_text import without_nan
@@ -23,7 +23,6 @@ from fluoroscope.studies.steering.report_findings import (
     Findings,
     load_findings,
 )
-from fluoroscope.studies.steering.report_methods import shift
 from fluoroscope.studies.steering.steps.evaluate import UNSTEERED
 
 _NUMBERS = ("before", "after", "difference", "difference_low", "difference_high", "p", "n")
@@ -65,7 +64,7 @@ def transfer_table(found: Mapping[str, Findings]) -> pl.DataFrame:
                     "recipe": one.main,
                     "strength": row["strength"],
                     **{number: row[number] for number in _NUMBERS},
-                    "shift": shift(row["difference_low"], row["difference_high"], margin),
+                    "shift": shift_of(row["difference_low"], row["difference_high"], margin),
                 }
             )
     return pl.DataFrame(rows, schema=_TRANSFER_SCHEMA)

@@ -3,7 +3,7 @@
 import polars as pl
 
 from fluoroscope.runs.report import Report
-from fluoroscope.runs.run import DONE, Run
+from fluoroscope.runs.run import Run
 from fluoroscope.studies.unlearning.plans import UNTREATED_NAME, UnlearningConfig
 from fluoroscope.studies.unlearning.report_findings import Findings, load_findings
 from fluoroscope.studies.unlearning.report_latents import add_latents
@@ -16,22 +16,12 @@ from fluoroscope.studies.unlearning.report_methods import (
 )
 from fluoroscope.studies.unlearning.report_search import add_relearning, add_search
 from fluoroscope.studies.unlearning.report_verdict import add_verdict
-from fluoroscope.studies.unlearning.steps.evaluate import EVALUATE
 
 
 def write_report(run: Run, config: UnlearningConfig) -> None:
-    """Of a run that stopped early, what there is."""
     title = f"Unlearning with {config.model.name.rstrip('/').rpartition('/')[2]}"
     what = f"{config.people} people" if config.people else "texts"
     subtitle = f"{what} to forget, {len(config.points)} layers with an SAE"
-    if not (run.folder / EVALUATE / DONE).exists():
-        report = Report(title, subtitle)
-        report.text(
-            "Nothing has been judged yet: run the study under this name to the end of its "
-            f"step {EVALUATE}, and its report will say what was forgotten."
-        )
-        report.write(run.folder)
-        return
     found = load_findings(run, config)
     report = Report(title, subtitle, facts=_facts(found))
     add_verdict(report, found)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fluoroscope.interventions.replies.comparing import shift_of
 from fluoroscope.plots.chart import Axis, Bars, Chart, Mark, Panel, Reference, Scatter
 from fluoroscope.runs.interval_text import without_nan
 from fluoroscope.runs.report import Report
@@ -128,19 +129,10 @@ def other_tasks(found: Findings, others: Sequence[str]) -> pl.DataFrame:
                     "task": task,
                     **{key: row[key] for key in keys},
                     "flagged": row["flagged"],
-                    "shift": shift(low, high, margin),
+                    "shift": shift_of(low, high, margin),
                 }
             )
     return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def shift(low: float | None, high: float | None, margin: float) -> str:
-    """As `Comparison.shift`, of a row that is read again."""
-    if low is None or high is None:
-        return "open"
-    if low >= -margin and high <= margin:
-        return "within"
-    return "beyond" if low > margin or high < -margin else "open"
 
 
 def add_detectors(report: Report, found: Findings) -> None:

@@ -15,7 +15,7 @@ from made_up_findings import (
     replies,
 )
 
-from fluoroscope.interventions.replies.comparing import compare
+from fluoroscope.interventions.replies.comparing import compare, shift_of
 from fluoroscope.runs.report import Report
 from fluoroscope.steps.replies_table import replies_frame
 from fluoroscope.studies.steering.report_findings import Findings, gain_towards
@@ -26,7 +26,6 @@ from fluoroscope.studies.steering.report_methods import (
     controls_table,
     methods_table,
     other_tasks_table,
-    shift,
 )
 from fluoroscope.studies.steering.report_samples import add_samples
 from fluoroscope.studies.steering.report_strength import (
@@ -162,14 +161,14 @@ def test_overshooting_an_aim_is_said():
      (-0.1, 0.1, "open"), (None, None, "open"), (-0.03, 0.01, "open")],
 )  # fmt: skip
 def test_a_shift_is_within_beyond_or_open(low, high, said):
-    assert shift(low, high, 0.02) == said
+    assert shift_of(low, high, 0.02) == said
 
 
 def test_a_shift_is_that_of_the_comparison_it_is_read_from():
     groups = [one.group_id for one in SAMPLES]
     for after in (SAME, BETTER, replies([0.0] * 60)):
         found = compare(UNSTEERED, after, groups)
-        assert shift(found.difference.low, found.difference.high, 0.02) == found.shift(0.02)
+        assert shift_of(found.difference.low, found.difference.high, 0.02) == found.shift(0.02)
 
 
 def test_controls_are_told_by_mean_and_range_over_their_draws():

@@ -14,7 +14,7 @@ from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import ShardContext
 from fluoroscope.studies.settings import study_spec
 from fluoroscope.studies.unlearning.report_findings import load_findings
-from fluoroscope.studies.unlearning.report_methods import methods_table, shift
+from fluoroscope.studies.unlearning.report_methods import methods_table
 from fluoroscope.studies.unlearning.report_verdict import caveats, gates, headline
 from fluoroscope.studies.unlearning.steps.select import SelectStep, chosen_latents, load_choices
 from fluoroscope.studies.unlearning.steps.tune import load_settings
@@ -99,18 +99,10 @@ def test_no_latent_that_passes_is_said_with_the_setting_to_change(texts_run, tmp
         def step_folder(self, name):
             return tmp_path
 
+    elsewhere = Elsewhere(tmp_path, "unlearning", step.config)
     context = ShardContext(tmp_path, SILENT, "cpu")
     with pytest.raises(FluoroscopeError, match=r"(?s)max_retain=0\.05.*select\.max_retain"):
-        step.work(
-            Elsewhere(tmp_path, "unlearning", step.config), step.shards(texts_run)[0], context
-        )
-
-
-def test_a_shift_needs_an_interval():
-    assert shift(None, None, 0.02) == "open"
-    assert shift(-0.01, 0.01, 0.02) == "within"
-    assert shift(0.03, 0.2, 0.02) == "beyond"
-    assert shift(-0.01, 0.2, 0.02) == "open"
+        step.work(elsewhere, step.shards(texts_run)[0], context)
 
 
 @pytest.mark.slow
