@@ -156,9 +156,17 @@ def test_the_bias_is_steered_away_by_what_was_picked_and_not_by_random_latents(s
 
 
 def test_a_vector_of_the_run_and_a_latent_by_hand_change_what_is_said(steered):
-    beside = next(text for text in steered.printed if text.count("Velar farmer") >= 1)
-    assert "lazy" in beside
-    assert re.fullmatch(r" (lazy|diligent)\..*", steered.printed[-2], re.DOTALL)
+    beside = next(text for text in steered.printed if "Velar farmer" in text and "seed 9" in text)
+    pairs = re.findall(r"^ (lazy|diligent)\. +(lazy|diligent)\. *$", beside, re.MULTILINE)
+    assert len(pairs) == 10
+    unsteered, said = (list(words).count("diligent") for words in zip(*pairs, strict=True))
+    assert unsteered <= 2
+    assert said >= unsteered + 2
+    found = re.findall(r"^(unsteered|steered): (\w+) (0\.\d\d)$", steered.printed[-2], re.MULTILINE)
+    p = {(edits, word): float(number) for edits, word, number in found}
+    assert p["unsteered", "lazy"] == pytest.approx(0.85, abs=0.01)
+    assert p["steered", "lazy"] == pytest.approx(0.37, abs=0.01)
+    assert p["steered", "diligent"] == pytest.approx(0.63, abs=0.01)
 
 
 def test_replies_are_read_again_as_they_were_played(done):

@@ -180,16 +180,8 @@ class SetLatentAlong(LatentEdit):
     def __init__(self, of: SetLatent, direction: Float[Tensor, " d_model"]) -> None:
         if len(of.latents) != 1:
             raise InterventionError(f"One latent is set along a direction, not {len(of.latents)}.")
-        check_direction(direction, type(self).__name__)
-        if len(direction) != of.sae.d_model:
-            raise InterventionError(
-                f"{_name(of.sae)} is {of.sae.d_model} wide, the direction {len(direction)}."
-            )
         self.sae, self.latents, self.of = of.sae, of.latents, of
-        # Twice, because the square of a huge number, or of a tiny one, is no number.
-        exact = direction.detach().cpu().double()
-        exact = exact / exact.abs().max()
-        self.direction = exact / exact.norm()
+        self.direction = unit_direction(of.sae, direction, type(self).__name__)
 
     def amounts(self) -> tuple[Sequence[float], Sequence[float]]:
         return self.of.amounts()
@@ -275,6 +267,21 @@ def check_latent(sae: SparseAutoencoder, latent: int) -> None:
         raise InterventionError(
             f"There is no latent {latent}: {_name(sae)} has latents 0 to {sae.d_sae - 1}."
         )
+
+
+def unit_direction(
+    sae: SparseAutoencoder, direction: Float[Tensor, " d_model"], name: str
+) -> Float[Tensor, " d_model"]:
+    """In float64 at norm 1; raises `InterventionError` unless it is one of the SAE's width."""
+    check_direction(direction, name)
+    if len(direction) != sae.d_model:
+        raise InterventionError(
+            f"{_name(sae)} is {sae.d_model} wide, the direction {len(direction)}."
+        )
+    # Twice, because the square of a huge number, or of a tiny one, is no number.
+    exact = direction.detach().cpu().double()
+    exact = exact / exact.abs().max()
+    return exact / exact.norm()
 
 
 def latents_of(sae: SparseAutoencoder, latent: int | Sequence[int]) -> tuple[int, ...]:

@@ -98,6 +98,11 @@ class CollectStep(MapStep):
         shards = [folder / "shards" / shard.key for shard in self.shards(run)]
         replies = pl.concat([pl.read_parquet(shard / REPLIES) for shard in shards])
         write_parquet(folder / REPLIES, replies)
+        if replies["group"].n_unique() < 2:
+            raise ConfigError(
+                f"All {len(replies)} training samples of {self.task.name} are of one group, and "
+                "groups are what is compared: take more (task.limit)."
+            )
         check_varies(self.task.name, scores(replies))
         collected = Collected(folder, self.subject, self.collect, self.seed)
         for pool in self.collect.pools:

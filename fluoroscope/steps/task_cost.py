@@ -1,6 +1,9 @@
 """What it costs to have a model do a task: known before any data is read."""
 
-from fluoroscope.data.tasks.base import TASKS
+from functools import cache
+
+from fluoroscope.data.tasks.base import TASKS, FileTask
+from fluoroscope.data.tasks.samples import in_split
 from fluoroscope.runs.step import Cost
 from fluoroscope.steps.subject import Subject
 from fluoroscope.steps.task_spec import TaskSpec
@@ -11,6 +14,15 @@ PROMPT_TOKENS = 120
 
 SAMPLES = 4000
 """Of a side, as a plan reckons where no limit says otherwise; CorrSteer takes as many."""
+
+
+@cache
+def known_size(task: str) -> int | None:
+    """Training samples of a task that is made here, not read."""
+    kind = TASKS.load(task)
+    if isinstance(kind, FileTask):
+        return None
+    return len(in_split(kind.read().items, "train"))
 
 
 def task_cost(
@@ -25,7 +37,7 @@ def task_cost(
 ) -> Cost:
     """Of replying `times` times to every sample of a side; extra arithmetic is by token drawn."""
     kind = TASKS.load(task.name)
-    n = min(samples or SAMPLES, task.limit or SAMPLES)
+    n = min(samples or SAMPLES, task.limit or SAMPLES, known_size(task.name) or SAMPLES)
     drawn = task.max_tokens or kind.max_tokens
     is_written = task.way == "texts" or kind.kind not in ("choice", "pairs")
     steps = drawn if is_written else 1

@@ -124,7 +124,7 @@ def read_task(
         raise ConfigError(
             f"{spec.name} has no sample on the {' and the '.join(empty)} side: "
             f"{len(gathered.items)} were read and {len(too_long)} of them are too long for "
-            f"{model.name}. Give more data, or task.splitting=drawn."
+            f"{model.name}. Give more data, a shorter instruction, or task.splitting=drawn."
         )
     return TaskData(task, plain, sides, (*gathered.left_out, *too_long))
 

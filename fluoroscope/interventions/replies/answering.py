@@ -247,6 +247,6 @@ def first_tokens(sample: Sample, texts: OptionTexts) -> list[int]:
     if len(set(found)) < len(found):
         raise ConfigError(
             f"Two options of {sample.id!r} begin with the same token, so that the first token does "
-            "not tell them apart; ask for way=texts or way=sums."
+            "not tell them apart; ask for task.way=texts, or task.way=sums where the task has it."
         )
     return found

@@ -37,7 +37,13 @@ def goal(
     """The mean score; or, where a score is aimed at, 1 less the mean distance from it of the means
     of the parts, so that one part cannot make up for another.
     """
-    values = [reply.score.value for reply in replies]
+    return goal_of(samples, [reply.score.value for reply in replies], towards, within)
+
+
+def goal_of(
+    samples: Sequence[Sample], values: Sequence[float], towards: float | None, within: str | None
+) -> float:
+    """`goal` of the scores alone."""
     if towards is None:
         return float(np.mean(values))
     parts: dict[str, list[float]] = {}

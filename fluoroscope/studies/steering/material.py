@@ -16,6 +16,7 @@ from fluoroscope.interventions.row_edits import EditSet
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.sae.base import SparseAutoencoder
+from fluoroscope.studies.steering.judging import goal_of
 
 
 class Material(ABC):
@@ -28,6 +29,12 @@ class Material(ABC):
     seed: int
     instruction: str
     """What the baseline that only asks puts before every prompt; empty where nobody said."""
+
+    towards: float | None = None
+    """The score that is aimed at; None where more is better."""
+
+    within: str | None = None
+    """The fact whose parts are each to come to the aim; None for the category."""
 
     @property
     def points(self) -> list[HookPoint]:
@@ -61,6 +68,12 @@ class Material(ABC):
     @abstractmethod
     def judge(self, edits: EditSet, instruction: str = "") -> Float[np.ndarray, " v"]:
         """Score of each validation sample under these edits; {} for the unsteered model."""
+
+    def goal(self, scores: Float[np.ndarray, " v"], places: Sequence[int] | None = None) -> float:
+        """What is sought, of these scores of the validation side or of some places of it."""
+        taken = range(len(scores)) if places is None else places
+        samples, values = self.validation, [float(scores[place]) for place in taken]
+        return goal_of([samples[place] for place in taken], values, self.towards, self.within)
 
     @abstractmethod
     def remeasure(self, point: HookPoint, edits: EditSet, pool: Pooling) -> pl.DataFrame:

@@ -23,6 +23,7 @@ def save_plan(plan: Plan, folder: Path) -> None:
             "coefficient": float(part.coefficient),
             "target": float(part.target),
             "latent": part.latent,
+            "amount_of": part.amount_of,
             "facts": without_nan(dict(part.facts)),
         }
         for part in plan.parts
@@ -49,6 +50,7 @@ def load_plan(folder: Path) -> Plan:
             one["target"],
             one["latent"],
             with_nan(one["facts"]),
+            one.get("amount_of"),
         )
         for i, one in enumerate(found["parts"])
     ]

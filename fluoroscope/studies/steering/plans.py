@@ -20,7 +20,7 @@ from fluoroscope.interventions.vectors import SteeringVector
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.identity import ModelIdentity
 from fluoroscope.sae.base import SparseAutoencoder
-from fluoroscope.sae.latent_moves import MoveLatent
+from fluoroscope.sae.latent_moves import MoveLatent, MoveLatentAlong
 from fluoroscope.studies.steering.recipes import Recipe
 
 
@@ -30,7 +30,8 @@ class Part:
 
     point: HookPoint
     direction: Float[Tensor, " d_model"]
-    """Of a latent its decoder row; else of norm 1."""
+    """What is written: of a latent its decoder row; else of norm 1, or of that of the row that it
+    stands in for."""
 
     coefficient: float
     """What is added of it at strength 1, with its sign."""
@@ -42,6 +43,10 @@ class Part:
     latent: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values.
     """What tables say of it: r, its interval, frequency..."""
+
+    amount_of: int | None = None
+    """The latent that `clamp` reads and moves to the target, of a control: what it would change
+    along its own row is written along the direction instead, at the same norm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +113,21 @@ def _total(parts: Sequence[Part]) -> Float[Tensor, " d_model"]:
 
 
 def _moves(parts: Sequence[Part], strength: float, sae: SparseAutoencoder | None) -> list[Edit]:
-    latents = [part for part in parts if part.latent is not None]
+    controls = [part for part in parts if part.amount_of is not None]
+    latents = [part for part in parts if part.amount_of is None and part.latent is not None]
     moves: list[Edit] = [
         MoveAlong(part.direction, part.target, strength, 1 if part.coefficient > 0 else -1)
         for part in parts
-        if part.latent is None
+        if part.amount_of is None and part.latent is None
     ]
     if latents:
         assert sae is not None
         numbers = [part.latent for part in latents if part.latent is not None]
         moves.append(MoveLatent(sae, numbers, [part.target for part in latents], strength))
+    if controls:
+        assert sae is not None
+        numbers = [part.amount_of for part in controls if part.amount_of is not None]
+        targets = [part.target for part in controls]
+        directions = [part.direction for part in controls]
+        moves.append(MoveLatentAlong(sae, numbers, targets, strength, directions))
     return moves

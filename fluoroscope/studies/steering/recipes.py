@@ -14,7 +14,7 @@ direction, towards the value aimed at, and leaves alone what is there already.""
 class Recipe(Config):
     """One way to steer, and what it is compared by."""
 
-    name: str
+    name: str = Field(min_length=1, pattern=r"\S")
     """Names it in tables; unique in a run."""
 
     method: str
@@ -43,3 +43,6 @@ class Recipe(Config):
 
     control: bool = False
     """Whether it stands there to be beaten."""
+
+    varied: bool = False
+    """Whether it is the main recipe with one setting changed, judged on the main task alone."""

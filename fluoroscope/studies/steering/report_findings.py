@@ -26,7 +26,7 @@ from fluoroscope.interventions.replies.comparing import compare, group_numbers
 from fluoroscope.runs.run import DONE, Run
 from fluoroscope.steps.replies_table import replies_of, scores
 from fluoroscope.steps.task_parts import part_of
-from fluoroscope.studies.steering.config import PLANTED, PROMPT, SteeringConfig
+from fluoroscope.studies.steering.config import PLANTED, PROMPT, SteeringConfig, pattern_of
 from fluoroscope.studies.steering.recipes import Recipe
 from fluoroscope.studies.steering.steps.evaluate import EVALUATE, PARTS, REPLIES, RESULTS, UNSTEERED
 from fluoroscope.studies.steering.steps.select import PARTS as PICKS
@@ -45,7 +45,7 @@ def role_of(recipe: Recipe, config: SteeringConfig) -> Role:
         return "main"
     if recipe.name in {curve_name(main, n) for n in config.evaluate.curve}:
         return "curve"
-    if recipe.name.startswith(f"{main}, "):
+    if recipe.varied:
         return "ablation"
     if recipe.control:
         return "control"
@@ -108,6 +108,11 @@ class Findings:
             found.setdefault(self.config.recipe(name).method, []).append(name)
         return found
 
+    def pattern(self, method: str) -> str:
+        """What the draws of a control are matched to."""
+        control = self.config.recipe(self.draws[method][0])
+        return (pattern_of(control, self.config.all_recipes) or self.config.main).name
+
     def result(self, recipe: str, task: str | None = None) -> dict[str, Any]:  # Any: of a table.
         """The row of a recipe at its own strength, on the task that steering is meant for."""
         at = (pl.col("recipe") == recipe) & (pl.col("task") == (task or self.task))
@@ -134,9 +139,16 @@ class Findings:
             self._gains[recipe, over] = self._gain(recipe, over)
         return self._gains[recipe, over]
 
+    def is_steered(self, recipe: str) -> bool:
+        """Whether anything is edited, or said before the prompt."""
+        return recipe != UNSTEERED and bool(self.result(recipe)["is_steered"])
+
     def _gain(self, recipe: str, over: str) -> Interval:
         before, after = self.said(over), self.said(recipe)
         groups, seed = before["group"].to_list(), self.config.seed
+        if not (self.is_steered(recipe) or self.is_steered(over)):
+            # The same replies, by construction.
+            return Interval(0.0, 0.0, 0.0)
         if self.towards is None:
             return compare(replies_of(before), replies_of(after), groups, seed).difference
         numbers = group_numbers(groups)

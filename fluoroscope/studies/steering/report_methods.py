@@ -46,8 +46,7 @@ def add_methods(report: Report, found: Findings) -> None:
         f"side; here are the {found.result(found.main)['n']} samples of the test side. {aim} "
         "`main_ahead` is what the main method gains beyond the other, paired over the same "
         "samples. Intervals are of 95 %, over groups; p is of the difference of scores, q after "
-        "Benjamini and Hochberg over the methods. Controls change as much, along what nobody "
-        "picked: what they do, any change does."
+        f"Benjamini and Hochberg over the methods.{_controls(found)}"
     )
     table = methods_table(found)
     report.figure("scores", _methods_chart(found), _methods_caption(found))
@@ -80,6 +79,16 @@ def add_methods(report: Report, found: Findings) -> None:
     )
     report.table("side_effects", without_nan(costs), "Side effects, and whether it is language.")
     _add_parts(report, found)
+
+
+def _controls(found: Findings) -> str:
+    if not found.draws:
+        return ""
+    patterns = sorted({found.pattern(method) for method in found.draws})
+    return (
+        f" Controls change as much as {' or '.join(patterns)}, along what nobody picked: what they "
+        "do, any change does."
+    )
 
 
 def methods_table(found: Findings) -> pl.DataFrame:

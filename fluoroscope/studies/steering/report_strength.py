@@ -81,7 +81,7 @@ def curve_table(found: Findings) -> pl.DataFrame:
     sizes = {curve_name(found.main, n): n for n in found.config.evaluate.curve}
     n_all = found.tasks.get(found.task, {}).get("samples", {}).get("train")
     whole = {found.main: n_all} if n_all else {}
-    for name, n in {**sizes, **whole}.items():
+    for name, n in sorted({**sizes, **whole}.items(), key=lambda one: one[1]):
         result, own = found.result(name), _latents(found, name)
         rows.append(
             {

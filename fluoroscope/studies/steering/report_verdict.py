@@ -108,10 +108,20 @@ def _controls(found: Findings) -> list[str]:
     for method, names in found.draws.items():
         values = [found.gain(name).value for name in names]
         said.append(
-            f"The control *{method}*, as strong as it, gains {np.mean(values):+.3f} in the mean of "
-            f"{len(names)} draws ({min(values):+.3f} to {max(values):+.3f})."
+            f"The control *{method}*, {_dose(found, method)}, gains {np.mean(values):+.3f} in the "
+            f"mean of {len(names)} draws ({min(values):+.3f} to {max(values):+.3f})."
         )
     return said
+
+
+def _dose(found: Findings, method: str) -> str:
+    """How strong its draws are, and beside what."""
+    pattern = found.pattern(method)
+    strength = found.result(found.draws[method][0])["strength"]
+    who = "it" if pattern == found.main else f"*{pattern}*"
+    if strength == found.result(pattern)["strength"]:
+        return f"as strong as {who}"
+    return f"matched to {who} and at strength {strength:g}"
 
 
 def _ceiling(found: Findings) -> list[str]:
@@ -169,9 +179,11 @@ def _controls_do_as_well(found: Findings) -> str:
     ]
     if not said:
         return ""
+    others = sorted({found.pattern(method) for method, n in equal.items() if n} - {found.main})
+    dose = f" They are as strong as {', '.join(others)}, not as {found.main}." if others else ""
     return (
         f"**Controls do as well, as far as can be told**: {' and '.join(said)}. What is gained "
-        "need not come from what was picked."
+        f"need not come from what was picked.{dose}"
     )
 
 

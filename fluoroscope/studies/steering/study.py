@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
@@ -70,6 +71,11 @@ def is_known_world(config: SteeringConfig) -> bool:
 
 def _resolved(spec: SteeringSpec, *, is_sketch: bool = False) -> SteeringConfig:
     # What later steps would refuse is refused before the first reply.
+    names = [task.name for task in (spec.task, *spec.evaluate.others)]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"The tasks are {', '.join(names)}: each is judged once, so name none twice."
+        )
     for task in (spec.task, *spec.evaluate.others):
         check_task(task)
         if not is_sketch:

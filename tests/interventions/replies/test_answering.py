@@ -217,7 +217,7 @@ def test_samples_without_room_are_left_out_and_said_to_be(double_model):
 def test_options_that_begin_alike_are_refused_with_what_to_do():
     from fluoroscope.models.tiny import tiny_model
 
-    with pytest.raises(ConfigError, match=r"'s0' begin with the same token.*way=texts or way=sums"):
+    with pytest.raises(ConfigError, match=r"'s0' begin with the same token.*task.way=texts"):
         reply_all(tiny_model("gpt2"), samples(["a"], [("yes", "yellow")]), asking("options"))
 
 

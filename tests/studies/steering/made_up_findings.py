@@ -74,6 +74,7 @@ def config_of(towards=None, seed=0, curve=(8,), others=(OTHER,)) -> SteeringConf
             name=name,
             method=name.split(",")[0].rstrip(" 12"),
             control=name.startswith("random"),
+            varied="," in name,
         )
         for name in RECIPES
     ]
@@ -95,7 +96,8 @@ def findings_of(said=None, other=None, towards=None, strengths=None, seed=0, pic
     def judge(recipe, task, after, strength, swept=False):
         trial = {"recipe": recipe, "task": task, "strength": strength, "is_swept": swept}
         row, by = compared(tuple(after))
-        results.append({**trial, **row, **drift, **quality})
+        is_steered = bool(recipe) and strength != 0
+        results.append({**trial, "is_steered": is_steered, **row, **drift, **quality})
         named = [pl.lit(value).alias(name) for name, value in trial.items()]
         frames.append(replies_frame(SAMPLES, after).with_columns(named))
         if not swept:

@@ -7,6 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fluoroscope import organism
 from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.seeding import torch_stream
 from fluoroscope.interventions.moves import MoveAlong
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.organism.vectors import planted_vector
@@ -37,6 +38,17 @@ def test_the_planted_direction_is_found_at_the_layer_that_helps(method):
     assert "1.resid_post is the best of 2 layers" in plan.note
     # The unsteered model and each layer, once each.
     assert len(material.judged) == 3
+
+
+@pytest.mark.parametrize("method", DENSE)
+def test_the_layer_that_leads_past_the_aim_is_not_picked(method):
+    # About 3 is added along the good direction: to 0.8 at one layer, to 1.4 at the other.
+    helps = {EARLY: 0.3, LATE: 0.1}
+    for towards, picked in ((None, EARLY), (0.8, LATE)):
+        (part,) = make_plan(recipe(method), MadeUp(helps=helps, towards=towards)).parts
+        assert str(part.point) == picked
+    # The gain is what is left of the distance of 0.3.
+    assert part.facts["validation_gain"] == pytest.approx(0.3, abs=0.1)
 
 
 @pytest.mark.parametrize("method", DENSE)
@@ -171,11 +183,40 @@ def test_random_directions_add_as_much_as_a_does(material):
         assert abs(float(torch.cosine_similarity(added, whole[point], dim=0))) < 0.9
 
 
-def test_clamping_a_random_direction_moves_the_mean_sample_by_the_same_amount(material):
-    plan = make_plan(recipe("random-direction", action="clamp"), material)
-    (part, _) = plan.parts
-    mean = material.dense(part.point).mean(axis=0) @ part.direction.double().numpy()
-    assert part.target - mean == pytest.approx(part.coefficient, abs=1e-5)
+@pytest.mark.parametrize("method", ["random-latents", "random-direction"])
+@pytest.mark.parametrize("sign", ["positive", "negative"])
+def test_clamped_controls_change_every_sample_as_much_as_what_they_control_for(
+    material, method, sign
+):
+    settings = {"action": "clamp", "sign": sign}
+    whole = make_plan(recipe("corrsteer-a", **settings), material)
+    control = make_plan(recipe(method, **settings), material)
+    assert [str(part.point) for part in control.parts] == [EARLY, LATE]
+    for part, pick in zip(control.parts, whole.parts, strict=True):
+        assert part.amount_of == pick.latent != part.latent
+        rows = material.saes[str(part.point)].W_dec.detach()
+        # Activations in some of which the pick is active, and in others not.
+        random = torch.randn(64, rows.shape[1], generator=torch_stream(0, "activations"))
+        x = random + torch.linspace(0, 9, 64)[:, None] * rows[pick.latent]
+        (own,), (other,) = (plan.edits(1.5, material.saes)[part.point] for plan in (whole, control))
+        own_change, change = (edit(x).detach() - x for edit in (own, other))
+        size = own_change.norm(dim=1)
+        torch.testing.assert_close(change.norm(dim=1), size, rtol=0, atol=1e-3)
+        assert size.max() > 0.1
+        most = int(size.argmax())
+        cosine = torch.cosine_similarity(change[most], own_change[most], dim=0)
+        assert abs(float(cosine)) < 0.95
+        along = torch.cosine_similarity(change[most], part.direction, dim=0)
+        assert abs(float(along)) == pytest.approx(1, abs=1e-3)
+        if method == "random-latents":
+            cosine = torch.cosine_similarity(part.direction, rows[part.latent], dim=0)
+            assert float(cosine) > 0.999
+
+
+@pytest.mark.parametrize("method", ["random-latents", "random-direction"])
+def test_controls_that_add_read_no_latent(material, method):
+    parts = make_plan(recipe(method), material).parts
+    assert [part.amount_of for part in parts] == [None, None]
 
 
 def test_asking_is_an_instruction_without_parts(material):

@@ -165,6 +165,17 @@ def test_p_has_no_parts_where_nothing_helps():
     assert plan.note.endswith("Nothing is left to steer with.")
 
 
+@pytest.mark.parametrize("method", ["corrsteer-p", "corrsteer-greedy"])
+def test_what_leads_past_the_aim_is_not_kept(method):
+    # The pick of one layer brings 0.5 to about 0.7, that of the other to about 1.1.
+    helps = {EARLY: 0.3, LATE: 0.1}
+    more = make_plan(recipe(method), MadeUp(helps=helps))
+    aimed = make_plan(recipe(method), MadeUp(helps=helps, towards=0.7))
+    assert {(EARLY, GOOD), (LATE, GOOD)} <= set(latents(more))
+    assert (LATE, GOOD) in latents(aimed)
+    assert EARLY not in {point for point, _ in latents(aimed)}
+
+
 def test_greedy_takes_what_helps_and_stops(material):
     plan = make_plan(recipe("corrsteer-greedy"), material)
     assert latents(plan)[0] == (LATE, GOOD)

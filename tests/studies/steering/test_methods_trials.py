@@ -10,9 +10,15 @@ from fluoroscope.studies.steering.plans import Part
 
 def trials_of(groups, monkeypatch):
     samples = [Sample(id=str(i), group_id=g, prompt="?") for i, g in enumerate(groups)]
+    return trials_of_samples(samples, monkeypatch)
+
+
+def trials_of_samples(samples, monkeypatch, towards=None, within=None):
     monkeypatch.setattr(MadeUp, "validation", property(lambda self: samples))
     monkeypatch.setattr(MadeUp, "judge", lambda self, edits: np.zeros(len(samples)))
-    return Trials(recipe("corrsteer-p"), MadeUp())
+    material = MadeUp(towards=towards)
+    material.within = within
+    return Trials(recipe("corrsteer-p"), material)
 
 
 def test_a_gain_is_the_mean_over_folds_with_its_standard_error(monkeypatch):
@@ -42,6 +48,25 @@ def test_samples_of_a_group_are_in_one_fold(monkeypatch):
     # Four groups make four folds.
     by_group = trials_of(list("aabbccdd"), monkeypatch).gain(np.repeat([0.0, 1, 0, 1], 2))
     assert by_group.error == pytest.approx((1 / 3) ** 0.5 / 2)
+
+
+def test_a_gain_is_how_much_nearer_each_part_comes_to_the_aim(monkeypatch):
+    samples = [
+        Sample(id=str(i), group_id="aabb"[i], prompt="?", facts={"kind": "yn"[i % 2]})
+        for i in range(4)
+    ]
+    trials = trials_of_samples(samples, monkeypatch, towards=0.5, within="kind")
+    # 0.5 off in both parts at 0, and 0.25 off on either side of the aim now.
+    scores = np.array([0.25, 0.75, 0.25, 0.75])
+    assert trials.gain(scores) == Gain(0.25, 0.0)
+    # As far past the aim as short of it before is no gain, which the mean would call 1.
+    assert trials.gain(np.ones(4)) == Gain(0.0, 0.0)
+    assert trials.best([np.ones(4), scores, np.zeros(4)]) == 1
+    # One part makes up for the other where all are one part, and without an aim more is better.
+    assert trials_of_samples(samples, monkeypatch, towards=0.5).gain(scores) == Gain(0.5, 0.0)
+    plain = trials_of_samples(samples, monkeypatch)
+    assert plain.gain(np.ones(4)) == Gain(1.0, 0.0)
+    assert plain.best([np.ones(4), scores, np.zeros(4)]) == 0
 
 
 def test_what_does_nothing_but_chance_is_kept_one_time_in_five(monkeypatch):

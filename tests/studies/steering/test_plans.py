@@ -1,6 +1,7 @@
 """A plan is its parts: what it adds or clamps, as edits, as a file and as a steering vector."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from fluoroscope.interventions.vectors import load_vector, save_vector
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.tiny import tiny_model
 from fluoroscope.sae.jumprelu import JumpReLU, JumpReLUConfig
-from fluoroscope.sae.latent_moves import MoveLatent
+from fluoroscope.sae.latent_moves import MoveLatent, MoveLatentAlong
 from fluoroscope.studies.steering.plan_files import load_plan, save_plan
 from fluoroscope.studies.steering.plans import Part, Plan
 from fluoroscope.studies.steering.recipes import Recipe
@@ -82,9 +83,21 @@ def test_clamping_moves_components_up_or_down_by_the_sign_of_the_coefficient(sae
     assert all(isinstance(edit, MoveAlong) for edit in edits[LATE])
 
 
+def test_what_lends_an_amount_writes_it_along_its_own_direction(saes):
+    parts = [replace(part, latent=None, amount_of=3) for part in plan("clamp").parts[::2]]
+    edits = Plan(plan("clamp").recipe, parts).edits(0.5, saes)
+    (edit,) = edits[LATE]
+    assert isinstance(edit, MoveLatentAlong)
+    x, sae = vector(9), saes[str(LATE)]
+    amount = 0.5 * (2.5 - sae.encode(x[None])[0, 3]) * sae.W_dec[3].norm()
+    expected = x + amount * vector(0) / vector(0).norm()
+    torch.testing.assert_close(edit(x), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("latents", [True, False])
 def test_a_plan_is_the_same_once_it_was_saved_and_so_are_its_bytes(tmp_path, latents):
     one = plan("clamp", latents)
+    one = replace(one, parts=[replace(one.parts[0], amount_of=7), *one.parts[1:]])
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         save_plan(one, tmp_path / name)
@@ -92,7 +105,7 @@ def test_a_plan_is_the_same_once_it_was_saved_and_so_are_its_bytes(tmp_path, lat
     assert (loaded.recipe, loaded.note, loaded.instruction) == (one.recipe, one.note, "")
     for part, other in zip(loaded.parts, one.parts, strict=True):
         assert torch.equal(part.direction, other.direction)
-        for name in ("point", "coefficient", "target", "latent"):
+        for name in ("point", "coefficient", "target", "latent", "amount_of"):
             assert getattr(part, name) == getattr(other, name)
     assert loaded.parts[0].facts["r"] == 0.5
     assert math.isnan(loaded.parts[0].facts["r_low"])

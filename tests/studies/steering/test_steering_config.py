@@ -8,7 +8,7 @@ import pytest
 
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, FluoroscopeError
-from fluoroscope.studies.steering.config import ablations, expanded, parts_of
+from fluoroscope.studies.steering.config import ablations, expanded, parts_of, pattern_of
 from fluoroscope.studies.steering.recipes import Recipe
 from fluoroscope.studies.steering.spec import SteeringSpec
 from fluoroscope.studies.steering.study import SteeringStudy
@@ -56,12 +56,37 @@ def test_what_is_there_already_is_not_added_again():
     assert names(method="planted", against=[], evaluate={"ablations": False}) == ["planted"]
 
 
+def test_what_controls_are_matched_to_is_in_the_run_whether_asked_for_or_not():
+    settings = {"evaluate": {"draws": 1, "ablations": False}}
+    found = names(method="caa", against=["random-latents", "random-direction"], **settings)
+    assert found == ["caa", "corrsteer-a", "random-latents 1", "random-direction 1", "planted"]
+    found = names(method="caa", against=["random-latents", "corrsteer-a"], **settings)
+    assert found == ["caa", "random-latents 1", "corrsteer-a", "planted"]
+    assert "corrsteer-a" not in names(method="caa", against=["probe"], **settings)
+
+
+def test_a_control_that_is_spelt_out_is_one_and_gets_what_it_is_matched_to():
+    own = {"name": "mine", "method": "random-latents", "action": "clamp", "strength": 2.0}
+    given = spec(against=[], recipes=[own], evaluate={"ablations": False})
+    found = expanded(given, POINTS, is_organism=False)
+    assert [one.name for one in found] == ["corrsteer-a", "corrsteer-a for mine", "mine"]
+    pattern, control = found[1:]
+    assert control.control
+    assert not pattern.control
+    assert (pattern.method, pattern.action, pattern.strength) == ("corrsteer-a", "clamp", 2.0)
+    assert pattern_of(control, found) is pattern
+    other = {**own, "method": "caa"}
+    found = expanded(spec(against=[], recipes=[other]), POINTS, is_organism=False)
+    assert not next(one for one in found if one.name == "mine").control
+
+
 def test_ablations_change_one_setting_each():
     main = Recipe(name="main", method="corrsteer-a")
     found = ablations(main, ["max", "mean"], POINTS)
-    plain = main.model_dump(exclude={"name"})
+    plain = main.model_dump(exclude={"name", "varied"})
     for recipe in found:
-        changed = recipe.model_dump(exclude={"name"})
+        changed = recipe.model_dump(exclude={"name", "varied"})
+        assert recipe.varied
         assert sum(changed[key] != plain[key] for key in plain) == 1
     assert len({recipe.name for recipe in found}) == len(found) == 1 + 2 + 3 + 1 + 2
 

@@ -8,7 +8,6 @@ forward selection asks instead what a latent helps beside those that are there a
 
 from dataclasses import replace
 
-import numpy as np
 import polars as pl
 
 from fluoroscope.features.correlation_selection import ranked, top_overall
@@ -82,7 +81,7 @@ class CorrSteerGreedy(Method):
         end = "Every candidate helps."
         while left:
             tried = [trials.scores([*kept, part]) for part in left]
-            best = int(np.argmax([scores.mean() for scores in tried]))
+            best = trials.best(tried)
             gain = trials.gain(tried[best], now)
             if not gain.is_clear:
                 end = f"The next best, {names_of([left[best]])}, would gain {gain}."

@@ -162,10 +162,10 @@ def _penalty(
 
 
 def _best(parts: Sequence[Part], recipe: Recipe, material: Material) -> Plan:
-    """The part with the best score on the validation side."""
+    """The part that comes nearest to what is sought on the validation side."""
     trials = Trials(recipe, material)
     scores = [trials.scores([part]) for part in parts]
-    best = int(np.argmax([found.mean() for found in scores]))
+    best = trials.best(scores)
     gain = trials.gain(scores[best])
     chosen = replace(parts[best], facts={**parts[best].facts, "validation_gain": gain.value})
     note = (

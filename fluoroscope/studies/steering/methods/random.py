@@ -2,8 +2,14 @@
 
 Several draws are several recipes: what is drawn depends on the seed and the recipe's name.
 
+Under `clamp` a latent moves by what is missing, which differs from position to position; another
+latent would be missing something else. So a control reads the pick, and writes what the pick would
+change along another direction: on the same activations it changes exactly as much.
+
 Axes: d_model.
 """
+
+from dataclasses import replace
 
 import polars as pl
 import torch
@@ -23,8 +29,8 @@ from fluoroscope.studies.steering.recipes import Recipe
 
 
 class RandomLatents(Method):
-    """Each has the amount and the sign of the pick that it stands for, so `add` adds about as much
-    and `clamp` sets what is about as often active to the same value.
+    """Each has the amount and the sign of the pick that it stands for, so `add` adds about as
+    much, and `clamp` exactly.
     """
 
     about = "For each latent of corrsteer-a another, as frequent and as long, by the same amount."
@@ -41,23 +47,40 @@ class RandomLatents(Method):
         matched = drawn.drop("sign").join(
             of, on=["hook_point", "control_of"], how="left", maintain_order="left"
         )
-        return latent_plan(matched, recipe, material)
+        plan = latent_plan(matched, recipe, material)
+        if recipe.action == "add":
+            return plan
+        return replace(plan, parts=[_in_place(part, material) for part in plan.parts])
 
 
 class RandomDirections(Method):
-    """Uniform on the sphere. Under `clamp` the mean sample is moved by the same amount."""
+    """Uniform on the sphere."""
 
-    about = "At each layer of corrsteer-a a random direction of the norm that it adds."
+    about = "For each latent of corrsteer-a a random direction, by the same amount."
 
     def plan(self, recipe: Recipe, material: Material) -> Plan:
-        parts = []
-        for point, added in CorrSteerA().plan(recipe, material).added().items():
-            generator = torch_stream(material.seed, recipe.name, str(point))
-            noise = torch.randn(added.shape, generator=generator)
-            unit, norm = noise / noise.norm(), float(added.norm())
-            target = norm
-            if recipe.action == "clamp":
-                mean = material.dense(point, recipe.samples).mean(axis=0)
-                target += float(mean @ unit.double().numpy())
-            parts.append(Part(point, unit, norm, target))
-        return Plan(recipe, parts)
+        return Plan(
+            recipe,
+            [
+                _randomly(part, recipe, material)
+                for part in CorrSteerA().plan(recipe, material).parts
+            ],
+        )
+
+
+def _in_place(part: Part, material: Material) -> Part:
+    """Writes along this latent what the one that it controls for would change."""
+    pick = int(part.facts["control_of"])
+    norm = material.saes[str(part.point)].W_dec[pick].detach().float().norm()
+    direction = part.direction / part.direction.norm() * norm
+    return replace(part, direction=direction, amount_of=pick)
+
+
+def _randomly(pick: Part, recipe: Recipe, material: Material) -> Part:
+    generator = torch_stream(material.seed, recipe.name, str(pick.point))
+    noise = torch.randn(pick.direction.shape, generator=generator)
+    unit, norm = noise / noise.norm(), float(pick.direction.norm())
+    if recipe.action == "add":
+        added = norm * abs(pick.coefficient)
+        return Part(pick.point, unit, added, added)
+    return Part(pick.point, norm * unit, pick.coefficient, pick.target, amount_of=pick.latent)

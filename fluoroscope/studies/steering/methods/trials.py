@@ -6,6 +6,9 @@ nothing or harm and not to prove anything: where a fold's gain is chance alone t
 degrees of freedom is passed by 19 % of trials, and by more of the best of several. The test side
 decides what a method is worth.
 
+What is to gain is the goal that strengths are searched by: the mean score, or how near the parts'
+means come to the aim (`judging.goal`), so that what leads past the aim is no gain.
+
 Axes: v validation samples.
 """
 
@@ -27,7 +30,7 @@ ROUNDING = 1e-6
 
 
 class Gain(NamedTuple):
-    """Mean over folds of the mean paired difference, and its standard error over folds."""
+    """Mean over folds of what the goal rises there, and its standard error over folds."""
 
     value: float
     error: float
@@ -55,18 +58,22 @@ class Trials:
                 "method that needs no validation, such as corrsteer-a."
             )
         folds = GroupKFold(n_folds).split(groups, groups=groups)
-        self._folds = [test for _, test in folds]
+        self._folds = [test.tolist() for _, test in folds]
         self.plain = material.judge({})
 
     def scores(self, parts: Sequence[Part]) -> Float[np.ndarray, " v"]:
         edits = Plan(self._recipe, parts).edits(self.strength, self._material.saes)
         return self._material.judge(edits)
 
+    def best(self, tried: Sequence[Float[np.ndarray, " v"]]) -> int:
+        """The place of the scores with the highest goal, of the whole validation side."""
+        return int(np.argmax([self._material.goal(scores) for scores in tried]))
+
     def gain(
         self, scores: Float[np.ndarray, " v"], over: Float[np.ndarray, " v"] | None = None
     ) -> Gain:
         """Over the unsteered model, or over other scores."""
-        change = scores - (self.plain if over is None else over)
-        means = np.array([change[fold].mean() for fold in self._folds])
-        error = means.std(ddof=1) / len(means) ** 0.5
-        return Gain(float(means.mean()), float(error))
+        over, goal = self.plain if over is None else over, self._material.goal
+        gains = np.array([goal(scores, fold) - goal(over, fold) for fold in self._folds])
+        error = gains.std(ddof=1) / len(gains) ** 0.5
+        return Gain(float(gains.mean()), float(error))

@@ -10,7 +10,6 @@ A trial is a recipe at a strength on a task; the unsteered model is the trial wi
 nothing was found), the difference is 0 by construction and not by measurement, and so are its ends.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +35,7 @@ from fluoroscope.steps.task_cost import task_cost
 from fluoroscope.steps.task_data import TaskData, load_task
 from fluoroscope.steps.task_parts import part_of
 from fluoroscope.steps.task_spec import TaskSpec
-from fluoroscope.studies.steering.config import SteeringConfig
+from fluoroscope.studies.steering.config import SteeringConfig, file_name
 from fluoroscope.studies.steering.judging import drifted, watched_texts
 from fluoroscope.studies.steering.plans import Plan
 from fluoroscope.studies.steering.steps.select import SELECT, load_plans
@@ -189,8 +188,7 @@ class EvaluateStep(MapStep):
 
     def _compared(self) -> list:
         """Recipes that are judged on every task: all but what is varied of the main one."""
-        main = self.config.main.name
-        return [one for one in self.config.all_recipes if not one.name.startswith(f"{main}, ")]
+        return [one for one in self.config.all_recipes if not one.varied]
 
     def _swept(self) -> list[float]:
         return self.config.evaluate.sweep or self.config.strength.grid
@@ -201,7 +199,7 @@ class EvaluateStep(MapStep):
         chosen = load_chosen(run)
         for name, plan in load_plans(run, self.config).items():
             if plan.parts and plan.recipe.action == "add" and chosen[name]:
-                file = re.sub(r"[^\w.-]+", "-", name)
+                file = file_name(name)
                 save_vector(plan.vector(chosen[name], model.identity), folder / file)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_parquet
 from fluoroscope.runs.run import Run
@@ -58,6 +59,13 @@ class SelectStep(MapStep):
         data = load_task(
             run, config.model, config.task, config.data_dir, config.seed, "cpu", config.instruction
         )
+        n = len(data.sides["train"])
+        too_large = [size for size in config.evaluate.curve if size >= n]
+        if too_large:
+            raise ConfigError(
+                f"evaluate.curve has {too_large[0]} samples, and the training side has {n}, on "
+                "which the main recipe is judged anyway; give smaller sizes."
+            )
         for samples in data.sides.values():
             check_within(samples, config.evaluate.within)
         return [
@@ -68,7 +76,13 @@ class SelectStep(MapStep):
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         recipe = self.config.recipe(shard.params["recipe"])
         material = load_material(run, self.config, context.device)
-        plan = METHODS.load(recipe.method)().plan(recipe, material)
+        try:
+            plan = METHODS.load(recipe.method)().plan(recipe, material)
+        except ConfigError as error:
+            # What stands beside the main recipe may find nothing; tables say so.
+            if recipe == self.config.main:
+                raise
+            plan = Plan(recipe, (), note=str(error))
         save_plan(plan, context.folder)
 
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:

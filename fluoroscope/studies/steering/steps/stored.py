@@ -42,6 +42,7 @@ class StoredMaterial(Material):
         """`training` are the samples of the rows of `collected`."""
         self.model, self.saes = model, saes
         self.seed, self.instruction = config.seed, config.instruction
+        self.towards, self.within = config.strength.towards, config.evaluate.within
         self.data, self._collected, self._config = data, collected, config
         self._training = training
         self._tables: dict[tuple[Pooling, int | None], pl.DataFrame] = {}

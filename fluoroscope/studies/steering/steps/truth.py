@@ -7,6 +7,7 @@ fair, harms nothing where facts and reviews lose less than `LOSS`, and spares th
 their whole interval stays within `MARGIN`, which is not shown without an interval.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ import torch
 
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_csv
+from fluoroscope.interventions.replies.comparing import compare_by
 from fluoroscope.organism.network import PLANTED_LAYER
 from fluoroscope.organism.shipping import load_truth
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
+from fluoroscope.steps.replies_table import replies_of
 from fluoroscope.studies.steering.config import SteeringConfig
 from fluoroscope.studies.steering.plans import Plan
-from fluoroscope.studies.steering.steps.evaluate import EVALUATE, PARTS, RESULTS
+from fluoroscope.studies.steering.steps.evaluate import EVALUATE, REPLIES, RESULTS, UNSTEERED
 from fluoroscope.studies.steering.steps.select import SELECT, load_plans
 from fluoroscope.studies.steering.steps.tune import TUNE
 
@@ -51,12 +54,21 @@ class TruthStep(MapStep):
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         folder = run.step_folder(EVALUATE)
         results = pl.read_parquet(folder / RESULTS).filter(~pl.col("is_swept"))
-        parts = pl.read_parquet(folder / PARTS).filter(pl.col("task") == self.config.task.name)
+        replies = pl.read_parquet(folder / REPLIES).filter(
+            (pl.col("task") == self.config.task.name) & ~pl.col("is_swept")
+        )
         truth = load_truth(self.config.model.name)
         planted, point = truth.planted("bias").write[0], f"{PLANTED_LAYER}.resid_post"
         plans = load_plans(run, self.config)
         rows = [
-            row_of(name, plan, results, parts, self.config, _cosine(plan, point, planted))
+            row_of(
+                name,
+                plan,
+                results,
+                parts_of(replies, name, self.config.seed),
+                self.config,
+                _cosine(plan, point, planted),
+            )
             for name, plan in plans.items()
         ]
         write_csv(context.folder / GROUND_TRUTH, pl.DataFrame(rows, infer_schema_length=None))
@@ -64,6 +76,13 @@ class TruthStep(MapStep):
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
         found = pl.read_csv(folder / "shards" / "all" / GROUND_TRUTH)
         write_csv(folder / GROUND_TRUTH, found)
+
+
+def parts_of(replies: pl.DataFrame, recipe: str, seed: int) -> pl.DataFrame:
+    """Of biased prompts and of the others, whatever the tables of the report tell apart."""
+    before, after = (replies.filter(pl.col("recipe") == one) for one in (UNSTEERED, recipe))
+    kinds = [f"is_biased {json.loads(facts)['is_biased']}" for facts in before["facts"]]
+    return compare_by(replies_of(before), replies_of(after), before["group"].to_list(), kinds, seed)
 
 
 def row_of(
@@ -74,9 +93,8 @@ def row_of(
     config: SteeringConfig,
     cosine: float | None,
 ) -> Mapping[str, Any]:  # Any: values of a table.
-    own = parts.filter(pl.col("recipe") == name)
     biased, others = (
-        own.filter(pl.col("category") == part).row(0, named=True) for part in (BIASED, OTHERS)
+        parts.filter(pl.col("category") == part).row(0, named=True) for part in (BIASED, OTHERS)
     )
     mine = results.filter(pl.col("recipe") == name)
     losses = {

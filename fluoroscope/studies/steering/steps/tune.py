@@ -26,7 +26,7 @@ from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.steps.collect import COLLECT
 from fluoroscope.steps.subject import sae_inputs
 from fluoroscope.steps.task_cost import task_cost
-from fluoroscope.studies.steering.config import PATTERN, SteeringConfig
+from fluoroscope.studies.steering.config import SteeringConfig, pattern_of
 from fluoroscope.studies.steering.judging import (
     drifted,
     goal,
@@ -177,23 +177,13 @@ def with_fixed(chosen: pl.DataFrame, config: SteeringConfig) -> pl.DataFrame:
             found[recipe.name] = _chosen(recipe.name, recipe.strength, True, "fixed by the recipe")
     for recipe in config.all_recipes:
         if recipe.control and recipe.strength is None:
-            pattern = pattern_of(recipe, config)
+            pattern = pattern_of(recipe, config.all_recipes) or config.main
             strength, note = found[pattern.name]["strength"], f"as strong as {pattern.name}"
             if strength == 0:
                 strength, note = 1.0, f"{pattern.name} is judged at strength 0, and this at 1"
             found[recipe.name] = _chosen(recipe.name, strength, True, note)
     rows = [found[recipe.name] for recipe in config.all_recipes]
     return pl.DataFrame(rows, schema=_CHOSEN_SCHEMA)
-
-
-def pattern_of(control: Recipe, config: SteeringConfig) -> Recipe:
-    """The recipe that a control stands beside: corrsteer-a with the control's settings, whose
-    amounts it has; the main one, where that is not in the run.
-    """
-    wanted = control.model_copy(update={"method": PATTERN, "control": False})
-    recipes = config.all_recipes
-    same = (one for one in recipes if one == wanted.model_copy(update={"name": one.name}))
-    return next(same, config.main)
 
 
 def load_chosen(run: Run) -> dict[str, float]:
