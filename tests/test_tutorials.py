@@ -23,7 +23,13 @@ TUTORIAL = ROOT / "docs" / "tutorials" / "gambling.md"
 MADE_UP = ROOT / "docs" / "tutorials" / "hallucination.md"
 STEERED = ROOT / "docs" / "tutorials" / "steering.md"
 ADD_A_GAME = ROOT / "docs" / "how-to" / "add-a-game.md"
-PAGES = [(TUTORIAL, "done"), (MADE_UP, "watched"), (STEERED, "steered")]
+PAGES = [
+    pytest.param(TUTORIAL, "done", marks=pytest.mark.slow),
+    pytest.param(MADE_UP, "watched", marks=pytest.mark.slow),
+    (STEERED, "steered"),
+]
+"""Whole runs: one by default, all in `make test-all`."""
+
 QUICK = {
     "gambling/organism": "gambling/tiny",
     "hallucination/organism": "hallucination/tiny",
@@ -110,6 +116,7 @@ def execute(text: str, names: dict[str, object], folder: Path) -> str:
     return "\n".join(said)
 
 
+@pytest.mark.slow
 def test_the_tutorial_ends_in_a_report_with_the_sections_that_it_names(done):
     report = (done.run / "report.html").read_text(encoding="utf-8")
     for section in ("Ground truth", "Latents that cause the decision", "How replies were read"):
@@ -132,6 +139,7 @@ def test_every_step_that_a_tutorial_names_is_one_and_none_is_missing(page, fixtu
     assert named == {file.parent.name for file in made.run.glob("*/done.json")}
 
 
+@pytest.mark.slow
 def test_the_watched_answer_has_a_score_before_and_after_every_token(watched):
     lines = next(text for text in watched.printed if "score" in text and "tracks" in text)
     live = [text for text in watched.printed if re.search(r"^'.*' +score 0\.\d\d", text, re.M)]
@@ -140,6 +148,7 @@ def test_the_watched_answer_has_a_score_before_and_after_every_token(watched):
     assert len(scores) >= 3
 
 
+@pytest.mark.slow
 def test_the_paper_and_the_files_of_the_original_are_written(watched):
     folder = watched.run.parents[1]
     assert (folder / "paper" / "numbers.tex").read_text(encoding="utf-8").count("\\newcommand") > 50
@@ -169,12 +178,14 @@ def test_a_vector_of_the_run_and_a_latent_by_hand_change_what_is_said(steered):
     assert p["steered", "diligent"] == pytest.approx(0.63, abs=0.01)
 
 
+@pytest.mark.slow
 def test_replies_are_read_again_as_they_were_played(done):
     table = next(text for text in done.printed if "is same" in text)
     assert " yes " in table
     assert " no " not in table
 
 
+@pytest.mark.slow
 def test_the_state_by_hand_is_stopped_in_as_often_as_the_world_says(done):
     as_it_is, edited = done.printed[-1].splitlines()
     assert abs(float(as_it_is.split()[-1]) - 1 / (1 + np.exp(0.4 + 2 * 1.2))) < 0.01
@@ -184,6 +195,7 @@ def test_the_state_by_hand_is_stopped_in_as_often_as_the_world_says(done):
     assert shares[-1] == pytest.approx(0.21, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_latent_that_was_turned_down_is_a_cause_as_the_tutorial_says(done):
     score = next(text for text in done.printed if text.startswith("Score("))
     assert "matches=True" in score

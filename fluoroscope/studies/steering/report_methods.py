@@ -56,7 +56,9 @@ def add_methods(report: Report, found: Findings) -> None:
             "controls",
             without_nan(controls_table(found)),
             "Controls over their draws: mean, and the range from the least to the most. `as_good` "
-            "counts the draws that the main method is not shown to be ahead of.",
+            "counts the draws that the main method is not shown to be ahead of. `frequency` is the "
+            "mean share of training samples in which the latents of the draws are active, beside "
+            "those that they stand in for.",
         )
     report.subsection("What it costs")
     report.text(
@@ -132,6 +134,7 @@ def controls_table(found: Findings) -> pl.DataFrame:
         rows.append(
             {
                 "control": method,
+                "matched_to": found.pattern(method),
                 "draws": len(names),
                 "mean_score": float(np.mean(scores)),
                 "least_score": min(scores),
@@ -140,9 +143,17 @@ def controls_table(found: Findings) -> pl.DataFrame:
                 "least_gain": min(gains),
                 "most_gain": max(gains),
                 "as_good": n_equal,
+                "frequency": _frequency(found, names),
+                "frequency_of_picks": _frequency(found, [found.pattern(method)]),
             }
         )
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _frequency(found: Findings, recipes: Sequence[str]) -> float | None:
+    """In the mean of their latents; none of directions."""
+    own = found.picks.filter(pl.col("recipe").is_in(recipes))["frequency"].drop_nulls()
+    return float(own.to_numpy().mean()) if len(own) else None
 
 
 def add_other_tasks(report: Report, found: Findings) -> None:

@@ -85,6 +85,7 @@ def test_recipes_are_told_apart_by_the_part_they_play():
         "main", "method", "control", "control", "ablation", "curve",
     ]  # fmt: skip
     assert found.draws == {"random-latents": ["random-latents 1", "random-latents 2"]}
+    assert found.pattern("random-latents") == "corrsteer-a"
 
 
 def test_the_gain_is_the_paired_difference_where_more_is_better():
