@@ -1,5 +1,7 @@
 """What the report makes of a run's tables: gains, caveats by rule, choices, matrices."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -110,6 +112,24 @@ def test_the_headline_says_score_difference_and_interval():
     assert "stereotype ratio" in said
 
 
+def test_controls_of_another_method_say_what_they_are_as_strong_as():
+    said = " ".join(headline(findings_of()))
+    assert "*random-latents*, as strong as it, gains" in said
+    found = findings_of(said={"caa": BETTER, "random-latents 2": BETTER})
+    first, second, *rest = found.config.all_recipes
+    found = replace(found, config=found.config.model_copy(
+        update={"all_recipes": [second, first, *rest]}
+    ))  # fmt: skip
+    assert found.main == "caa"
+    assert "*random-latents*, as strong as *corrsteer-a*, gains" in " ".join(headline(found))
+    (told,) = [one for one in caveats(found) if "Controls do as well" in one]
+    assert told.endswith("They are as strong as corrsteer-a, not as caa.")
+    weak = replace(found, results=found.results.with_columns(
+        strength=pl.when(pl.col("recipe") == "corrsteer-a").then(0.0).otherwise("strength")
+    ))  # fmt: skip
+    assert "matched to *corrsteer-a* and at strength 1, gains" in " ".join(headline(weak))
+
+
 def test_a_run_without_a_weakness_has_no_caveat():
     other = {"corrsteer-a": SAME}
     found = findings_of(other=other)
@@ -175,9 +195,14 @@ def test_a_shift_is_that_of_the_comparison_it_is_read_from():
 def test_controls_are_told_by_mean_and_range_over_their_draws():
     found = findings_of(said={"random-latents 2": BETTER})
     (row,) = controls_table(found).to_dicts()
-    assert (row["draws"], row["as_good"]) == (2, 1)
+    assert (row["draws"], row["as_good"], row["matched_to"]) == (2, 1, "corrsteer-a")
     assert row["least_score"] == pytest.approx(20 / 60)
     assert row["mean_gain"] == pytest.approx((0 + 28 / 60) / 2)
+    assert row["frequency"] is row["frequency_of_picks"] is None
+    names = ["corrsteer-a", "random-latents 1", "random-latents 2"]
+    picks = pl.DataFrame({"recipe": names, "frequency": [0.5, 0.25, 0.75]})
+    (row,) = controls_table(replace(found, picks=picks)).to_dicts()
+    assert (row["frequency"], row["frequency_of_picks"]) == (0.5, 0.5)
 
 
 def test_other_tasks_have_a_row_for_each_recipe_and_task():
