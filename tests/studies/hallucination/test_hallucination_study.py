@@ -179,7 +179,7 @@ def test_answers_of_one_kind_alone_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"saes": None}, "whose latents are tracked"),
+        ({"saes": None}, "whose latents are looked at"),
         ({"saes": {"source": "organism:batch_topk", "hook_points": "2.resid_post"}}, "two layers"),
         ({"tracking": {"tracker": "mth"}}, "mth"),
         ({"detection": {"detector": "logistics"}}, "logistics"),
