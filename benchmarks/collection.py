@@ -29,7 +29,7 @@ from benchmarks.harness import (
 )
 from benchmarks.steered_models import ParityScorer, Steered, added_share, every
 from fluoroscope.features.reply_latents import ReplyLatents
-from fluoroscope.interventions.replies.answering import Asking, reply_all
+from fluoroscope.interventions.replies.answering import Asking, Captured, OnReply, Reply, reply_all
 from fluoroscope.models.shape import ModelShape
 
 N_SAMPLES, TIMES = 1000, 10
@@ -47,11 +47,17 @@ def contenders(steered: Steered, n: int, n_new: int) -> list[Contender]:
     def collected() -> None:
         latents = ReplyLatents(steered.saes, ["max"], n)
         with tempfile.TemporaryDirectory() as folder:
-            take = lambda place, _, captured: latents.add(place, captured)  # noqa: E731
-            reply_all(steered.model, samples, asking, None, latents.captures, take)
+            reply_all(steered.model, samples, asking, None, latents.captures, keep(latents))
             latents.save(Path(folder) / "latents.safetensors")
 
     return [Contender(ALONE, alone, n), Contender(COLLECTED, collected, n)]
+
+
+def keep(latents: ReplyLatents) -> OnReply:
+    def take(place: int, _reply: Reply, captured: Captured) -> None:
+        latents.add(place, captured)
+
+    return take
 
 
 def measure(rounds: int, models: Sequence[Steered]) -> Outcome:

@@ -15,6 +15,25 @@ Rows = Int[Tensor, " some"] | slice
 Seen = dict[str, Float[Tensor, "rows width"]]
 
 
+def names_by_point(captures: Mapping[str, Capture]) -> dict[HookPoint, list[str]]:
+    """Hook point -> the captures that look at it."""
+    points: dict[HookPoint, list[str]] = {}
+    for name, capture in captures.items():
+        points.setdefault(capture.point, []).append(name)
+    return points
+
+
+def read_once(captures: Mapping[str, Capture], rows: Tensor) -> Seen:
+    """What each capture reads of the same rows; an encoder that several share is run once."""
+    done: dict[int, Tensor] = {id(None): rows}
+    found = {}
+    for name, capture in captures.items():
+        if capture.read is not None and id(capture.read) not in done:
+            done[id(capture.read)] = capture.read(rows)
+        found[name] = done[id(capture.read)]
+    return found
+
+
 class PooledCaptures:
     """The captures of one generation; rows are places of the decoding batch."""
 
@@ -32,10 +51,10 @@ class PooledCaptures:
 
     @property
     def hooks(self) -> Mapping[HookPoint, Hook]:
-        points: dict[HookPoint, list[str]] = {}
-        for name, capture in self._captures.items():
-            points.setdefault(capture.point, []).append(name)
-        return {point: partial(self._see, names) for point, names in points.items()}
+        return {
+            point: partial(self._see, names)
+            for point, names in names_by_point(self._captures).items()
+        }
 
     def take(self) -> Seen:
         """What the last pass showed at every row's newest token."""
@@ -82,16 +101,7 @@ class PooledCaptures:
         # The last column is every row's newest token, whatever the padding before it.
         # A copy, which does not hold on to the whole pass.
         newest = value[:, -1].clone()
-        # One encoder may be pooled in several ways; it is run once.
-        done: dict[int, Tensor] = {}
-        for name in names:
-            read = self._captures[name].read
-            if read is None:
-                self._seen[name] = newest
-                continue
-            if id(read) not in done:
-                done[id(read)] = read(newest)
-            self._seen[name] = done[id(read)]
+        self._seen |= read_once({name: self._captures[name] for name in names}, newest)
 
     def _buffer(self, name: str, like: Tensor) -> Tensor:
         if name not in self._pooled:

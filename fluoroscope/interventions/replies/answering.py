@@ -213,9 +213,9 @@ def _options(
         rows = [edits] * len(tile)
         with row_edits(model, rows, LAST) as active:
             ends = read_ends(model, [prompts[place] for place in tile], captures)
-        n_edits = int(active.n_applied) // len(tile)
         for row, place in enumerate(tile):
             sample = samples[place]
+            n_edits = active.expected(row, prompts[place], len(prompts[place]))
             shares = ends.logprobs[row, firsts[place]].exp().tolist()
             score = asking.scorer.score_options(sample, shares)
             said = sample.options[shares.index(max(shares))]

@@ -25,6 +25,7 @@ from fluoroscope.interventions.term_table import Placed
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.hooking import Hook
 from fluoroscope.models.language_model import LanguageModel
+from fluoroscope.models.pooled import names_by_point, read_once
 from fluoroscope.models.texts import Capture
 
 
@@ -147,15 +148,9 @@ def _hooks(
         rows = torch.arange(len(value), device=value.device)
         # A copy, which does not hold on to the whole pass.
         ends = value[:, -1].clone() if last is None else value[rows, last.to(value.device)]
-        read: dict[int, Tensor] = {}
-        for name in names:
-            encoder = captures[name].read
-            key = id(encoder)
-            if key not in read:
-                read[key] = ends if encoder is None else encoder(ends)
-            seen[name] = read[key]
+        seen.update(read_once({name: captures[name] for name in names}, ends))
 
-    return {point: partial(see, names) for point, names in _by_point(captures).items()}
+    return {point: partial(see, names) for point, names in names_by_point(captures).items()}
 
 
 def _step_hooks(
@@ -168,16 +163,10 @@ def _step_hooks(
 
     def see(names: list[str], value: Tensor) -> None:
         flat = value[rows.to(value.device), places.to(value.device)]
-        read: dict[int, Tensor] = {}
-        for name in names:
-            encoder = captures[name].read
-            key = id(encoder)
-            if key not in read:
-                read[key] = flat if encoder is None else encoder(flat)
-            parts = read[key].split(lengths)
-            steps[name] = [_pooled(part, captures[name].pool) for part in parts]
+        for name, found in read_once({name: captures[name] for name in names}, flat).items():
+            steps[name] = [_pooled(part, captures[name].pool) for part in found.split(lengths)]
 
-    return {point: partial(see, names) for point, names in _by_point(captures).items()}
+    return {point: partial(see, names) for point, names in names_by_point(captures).items()}
 
 
 def _pooled(steps: Float[Tensor, "steps width"], how: str) -> Float[Tensor, " width"]:
@@ -188,10 +177,3 @@ def _pooled(steps: Float[Tensor, "steps width"], how: str) -> Float[Tensor, " wi
             return steps.mean(dim=0)
         case _:
             return steps[-1]
-
-
-def _by_point(captures: Mapping[str, Capture]) -> dict[HookPoint, list[str]]:
-    points: dict[HookPoint, list[str]] = {}
-    for name, capture in captures.items():
-        points.setdefault(capture.point, []).append(name)
-    return points

@@ -47,14 +47,15 @@ class Planted(Method):
 def _planted(model: LanguageModel) -> SteeringVector:
     """Towards more bias."""
     folder = Path(model.network.name_or_path or "")
-    try:
-        if is_organism(folder):
-            vector = planted_vector("bias", folder)
-            vector.check_model(model)
-            return vector
-    except MismatchError:
-        pass
-    raise ConfigError(
+    refusal = ConfigError(
         f"Only the organism has planted directions, and the model is {model.name}. Leave the "
         "method planted out, or take model=organism."
     )
+    if not is_organism(folder):
+        raise refusal
+    try:
+        vector = planted_vector("bias", folder)
+        vector.check_model(model)
+    except MismatchError as error:
+        raise refusal from error
+    return vector
