@@ -1,0 +1,119 @@
+"""What a training asks of accelerate: half precision, gradients, and the other processes.
+
+Accelerate keeps its settings once a process, and refuses others; a study trains several
+classifiers, of any precision, one after the other or in turns. So the settings are put back
+whenever somebody else's stand there. This is the only place that knows of it.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
+from torch import Tensor, nn
+
+from fluoroscope.core.errors import ConfigError
+from fluoroscope.studies.plugin.training_config import Precision
+
+_BUCKET = 2**25
+"""Numbers that are summed over processes at once."""
+
+
+def is_half(precision: Precision) -> bool:
+    """Whether passes are in bfloat16; `auto` must have been decided before."""
+    if precision == "auto":
+        raise ConfigError(
+            "Precision must be float32 or bfloat16 by now, got auto, which is decided where the "
+            "device is known."
+        )
+    return precision == "bfloat16"
+
+
+class Acceleration:
+    """Of one training on one device, alone or as one of several processes."""
+
+    def __init__(self, precision: Precision, device: str) -> None:
+        self._mixed = "bf16" if is_half(precision) else "no"
+        self.device = torch.device(device)
+        self._made: Accelerator | None = None
+        accelerator = self._accelerator()
+        self.n_processes, self.rank = accelerator.num_processes, accelerator.process_index
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return self._accelerator().autocast()
+
+    def backward(self, loss: Tensor) -> None:
+        self._accelerator().backward(loss)
+
+    def clip(self, parameters: Sequence[nn.Parameter], largest: float | None) -> float:
+        """Scales gradients down to norm `largest`; their norm as it was."""
+        accelerator = self._accelerator()
+        norm = accelerator.clip_grad_norm_(parameters, math.inf if largest is None else largest)
+        return 0.0 if norm is None else float(norm)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, the same bits in each."""
+        if self.n_processes == 1:
+            return values
+        total = self._accelerator().reduce(values, "sum")
+        assert isinstance(total, Tensor), "a tensor's sum is a tensor"
+        return total
+
+    def total_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Each gradient becomes the sum over all processes.
+
+        One that no process has stays away, as the optimiser passes over it. Not left to
+        DistributedDataParallel, which weighs slices of a batch alike whatever their sizes.
+        """
+        if self.n_processes == 1:
+            return
+        has = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        here = [p for p, n in zip(parameters, self.total(has).tolist(), strict=True) if n]
+        for some in _buckets(here):
+            flat = torch.cat([_gradient(p).flatten() for p in some])
+            parts = self.total(flat).split([p.numel() for p in some])
+            for parameter, part in zip(some, parts, strict=True):
+                parameter.grad = part.view_as(parameter)
+
+    def any(self, is_so: bool) -> bool:
+        """Whether it is so in any process."""
+        return bool(self.total(torch.tensor(float(is_so), device=self.device)) > 0)
+
+    def _accelerator(self) -> Accelerator:
+        state = AcceleratorState._shared_state
+        is_ours = (
+            self._made is not None
+            and state != {}
+            and self._made.state.mixed_precision == self._mixed
+            and self._made.device.type == self.device.type
+        )
+        if not is_ours or self._made is None:
+            # The process group, where there is one, is kept: it can be entered once.
+            is_shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+            AcceleratorState._reset_state(reset_partial_state=not is_shared)
+            self._made = Accelerator(
+                mixed_precision=self._mixed,
+                device_placement=False,
+                cpu=self.device.type == "cpu",
+                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            )
+        return self._made
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    buckets: list[list[nn.Parameter]] = []
+    n, dtype = _BUCKET, None
+    for parameter in parameters:
+        if n + parameter.numel() > _BUCKET or parameter.dtype != dtype:
+            buckets.append([])
+            n, dtype = 0, parameter.dtype
+        buckets[-1].append(parameter)
+        n += parameter.numel()
+    return buckets

@@ -1,0 +1,56 @@
+"""How many steps a training has, and its rate at each: a rise, then the way down; no torch."""
+
+import math
+from typing import Literal
+
+from fluoroscope.core.errors import ConfigError, CorpusError
+from fluoroscope.studies.plugin.training_config import TrainingConfig
+
+
+def steps_of_epoch(n_examples: int, config: TrainingConfig) -> int:
+    """Batches of an epoch; a CorpusError where there is none."""
+    size = config.batch_size
+    n_steps = n_examples // size if config.drop_last else -(-n_examples // size)
+    if n_steps == 0:
+        raise CorpusError(
+            f"Training needs at least one batch; {n_examples} examples make none of {size}"
+            f"{' with drop_last' if config.drop_last else ''}. Give more, or a smaller batch_size."
+        )
+    return n_steps
+
+
+def steps_of_training(
+    n_examples: int, config: TrainingConfig, epochs: int, share: float = 1.0
+) -> int:
+    """Steps until `share` of all is done, rounded up."""
+    if epochs < 1 or not 0 < share <= 1:
+        raise ConfigError(
+            f"A training has 1 epoch or more and does a share above 0 and up to 1 of them, got "
+            f"epochs={epochs} and share={share:g}."
+        )
+    # The rounding that 0.1 * 30 brings must not make a step more.
+    return math.ceil(share * epochs * steps_of_epoch(n_examples, config) - 1e-9)
+
+
+def rate_share(
+    step: int,
+    n_steps: int,
+    schedule: Literal["constant", "linear", "cosine"],
+    warmup_share: float,
+) -> float:
+    """What part of its peak the rate is in step `step`, counted from 0, of all `n_steps`.
+
+    The first step of a warm-up has a part as well, its last the whole; the step after the last
+    would have 0.
+    """
+    n_warm = round(warmup_share * n_steps)
+    if step < n_warm:
+        return (step + 1) / n_warm
+    left = (n_steps - step) / (n_steps - n_warm)
+    match schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            return left
+        case "cosine":
+            return 0.5 * (1 - math.cos(math.pi * left))
