@@ -1,0 +1,86 @@
+"""Successive halving over layers (Jamieson and Talwalkar 2016, arXiv:1502.07943): few layers are
+trained a little, fewer a little more, one to the end. Free of torch.
+
+    first_round({"plug_side": ..., "gradient_fit": ...}, n_layers) -> 8 layers
+    next_round(validation NLL of those, keep=3)                     -> 3 layers
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from fluoroscope.core.errors import ConfigError, NumericsError
+
+
+class Round(NamedTuple):
+    n_layers: int
+
+    share: float
+    """Of a whole training, after which the layers are compared."""
+
+
+ROUNDS = (Round(8, 0.1), Round(3, 0.4), Round(1, 1.0))
+
+
+def mandatory(n_layers: int) -> list[int]:
+    """The middle and the last layer: what would be taken unseen is among the candidates, so what
+    is chosen is no worse, but for noise.
+    """
+    return sorted({n_layers // 2, n_layers - 1})
+
+
+def mean_ranks(
+    scores: Mapping[str, Float[np.ndarray, " layers"]],
+) -> Float[np.ndarray, " layers"]:
+    """Mean over methods of each layer's rank, 1 the best; equals share theirs."""
+    if not scores:
+        raise ConfigError("Ranks are of one method's scores at least; none was given.")
+    missing = [name for name, one in scores.items() if np.isnan(one).any()]
+    if missing:
+        raise NumericsError(f"The scores of {missing[0]} are not numbers for all layers.")
+    return np.mean([rankdata(-one) for one in scores.values()], axis=0)
+
+
+def first_round(
+    scores: Mapping[str, Float[np.ndarray, " layers"]], n_layers: int, keep: int = 8
+) -> list[int]:
+    """The layers of the best mean ranks and the mandatory ones among them, `keep` in all (or all
+    that there are), in order; of equals the earlier.
+    """
+    if any(len(one) != n_layers for one in scores.values()):
+        raise ConfigError(f"Each method must score all of the {n_layers} layers.")
+    always = mandatory(n_layers)
+    if keep < len(always):
+        raise ConfigError(
+            f"keep={keep} is too few: layers {always} are always among those of the first round."
+        )
+    order = np.argsort(mean_ranks(scores), kind="stable").tolist()
+    others = [layer for layer in order if layer not in always]
+    return sorted([*always, *others[: keep - len(always)]])
+
+
+def next_round(validation_nll: Mapping[int, float], keep: int) -> list[int]:
+    """The `keep` layers of the least NLL, in order; of equals the earlier. One whose NLL is not a
+    number, as its training broke down, is not kept.
+    """
+    usable = {layer: nll for layer, nll in validation_nll.items() if np.isfinite(nll)}
+    if keep < 1 or not usable:
+        raise NumericsError(
+            f"{keep} layers are to be kept of {len(usable)} with a finite validation NLL; one at "
+            "least is needed."
+        )
+    return sorted(sorted(usable, key=lambda layer: (usable[layer], layer))[:keep])
+
+
+def cost(rounds: Sequence[Round] = ROUNDS, *, goes_on: bool = True) -> float:
+    """In whole trainings: of all rounds, where trainings go on from round to round, or anew."""
+    is_falling = all(one.n_layers >= two.n_layers for one, two in pairwise(rounds))
+    is_rising = all(one.share < two.share for one, two in pairwise(rounds))
+    if not rounds or not is_falling or not is_rising:
+        raise ConfigError(f"Rounds have fewer and fewer layers and longer shares; got {rounds}.")
+    before = [0.0, *(one.share for one in rounds)] if goes_on else [0.0] * len(rounds)
+    return sum(one.n_layers * (one.share - done) for one, done in zip(rounds, before, strict=False))
