@@ -79,10 +79,13 @@ def load_model(run: Run, config: ModelConfig, device: str) -> LanguageModel:
     """A hub model at the commit that the run was started with, whatever is there by now."""
 
     def load() -> LanguageModel:
-        revision = config.revision
-        source = run.sources.get("model", "")
-        if source.startswith(COMMIT):
-            revision = source.removeprefix(COMMIT)
+        revision = pinned_revision(run, "model", config.revision)
         return LanguageModel.load(config.name, dtype=config.dtype, device=device, revision=revision)
 
     return run.cached(("model", config.name, config.revision, config.dtype, device), load)
+
+
+def pinned_revision(run: Run, source: str, revision: str | None) -> str | None:
+    """The commit at which `source` was when the run was started; `revision` where it is no hub's."""
+    found = run.sources.get(source, "")
+    return found.removeprefix(COMMIT) if found.startswith(COMMIT) else revision

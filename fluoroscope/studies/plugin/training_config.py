@@ -44,8 +44,9 @@ class TrainingConfig(Config):
     max_length: PositiveInt = 128
     """Tokens of a text (of both texts of a pair together); the rest is cut off."""
 
-    bucketed: bool = True
-    """Batches of texts of about one length, padded to their longest; else all to `max_length`."""
+    padding: Literal["buckets", "longest", "max_length"] = "buckets"
+    """`buckets`: batches of texts of about one length, padded to their longest; `longest`: batches
+    of any texts, padded so; `max_length`: every text to `max_length`, as the plan's code does."""
 
     drop_last: bool = False
     """Whether the last, smaller batch of an epoch is left out."""

@@ -1,0 +1,108 @@
+"""What the steps read: texts as tokens, the encoder, borrowed layers; once in each process."""
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from fluoroscope.core.errors import ConfigError
+from fluoroscope.data.corpus_config import SPLITS, Split
+from fluoroscope.data.labelled.encoding import Encoded, encode
+from fluoroscope.data.labelled.example import Example
+from fluoroscope.models.encoder_names import encoder_source
+from fluoroscope.models.encoders import Encoder, load_encoder
+from fluoroscope.models.single_layer.known import llm_source
+from fluoroscope.models.single_layer.loading import LayerTensors, load_layer
+from fluoroscope.runs.run import Run
+from fluoroscope.steps.models import pinned_revision
+from fluoroscope.studies.plugin.classifier import PlugClassifier
+from fluoroscope.studies.plugin.config import Arm, PluginConfig
+from fluoroscope.studies.plugin.plugs import make_plug
+from fluoroscope.studies.plugin.steps.read import input_rms
+from fluoroscope.studies.plugin.steps.texts import TEXTS, TOKENS, TextSet, load_texts, set_key
+
+
+def texts_of(run: Run, name: str) -> TextSet:
+    return run.cached(("texts", name), lambda: load_texts(run.step_folder(TEXTS), name))
+
+
+def encoder_of(run: Run, config: PluginConfig) -> Encoder:
+    """As it was pretrained; what is trained is a copy."""
+    source = encoder_source(config.model.source)
+    revision = pinned_revision(run, "model", config.model.revision)
+    return run.cached(("encoder", source), lambda: load_encoder(source, revision=revision))
+
+
+def encoded_examples(
+    run: Run, config: PluginConfig, name: str, examples: list[Example]
+) -> Encoded:
+    """Tokens for the encoder; made once, in the run or in the folder that runs share."""
+    encoder = encoder_of(run, config)
+    shared = config.outputs.preprocessed
+    own = run.step_folder(TEXTS) / "shards" / set_key(name) / TOKENS
+    return encode(
+        examples,
+        encoder.tokenizer,
+        config.max_length,
+        cache=Path(shared) if shared else own if own.is_dir() else None,
+        tokenizer_id=encoder.identity.tokenizer_sha256,
+    )
+
+
+def encoded_sides(run: Run, config: PluginConfig, name: str) -> Mapping[Split, Encoded]:
+    texts = texts_of(run, name)
+    return run.cached(
+        ("sides", name),
+        lambda: {side: encoded_examples(run, config, name, texts.side(side)) for side in SPLITS},
+    )
+
+
+def layer_of(run: Run, config: PluginConfig, layer: int, form: str) -> LayerTensors:
+    """A layer of the large model, from the layer cache."""
+    source = llm_source(config.llm.source)
+    revision = pinned_revision(run, "llm", config.llm.revision)
+
+    def load() -> LayerTensors:
+        return load_layer(
+            source,
+            layer,
+            revision=revision,
+            dtype=config.llm.dtype,
+            cache=cache_folder(config),
+            form="sequence" if form == "sequence" else "token",
+        )
+
+    return run.cached(("layer", source, layer, form), load)
+
+
+def cache_folder(config: PluginConfig) -> Path:
+    """Of borrowed layers, which many runs share."""
+    if config.outputs.cache:
+        return Path(config.outputs.cache).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "fluoroscope" / "layers"
+
+
+def new_classifier(
+    run: Run, config: PluginConfig, dataset: str, arm: Arm, seed: int
+) -> PlugClassifier:
+    """Before its first step; equal seeds give equal heads, and equal maps where widths agree."""
+    plug = None
+    if arm.form is not None:
+        tensors, target = None, None
+        if arm.form.has_layer:
+            if arm.layer is None:
+                raise ConfigError(f"The arm {arm.name} needs a layer, and none was chosen.")
+            tensors = layer_of(run, config, arm.layer, arm.form.reads)
+            if arm.form.is_rms_matched:
+                target = input_rms(run, dataset)[arm.layer]
+        plug = make_plug(arm.form, config.d_model, tensors, config.d_layer, seed, target)
+    return PlugClassifier(
+        copy.deepcopy(encoder_of(run, config)),
+        arm.form,
+        config.model.pooling,
+        plug,
+        len(texts_of(run, dataset).classes),
+        config.training.dropout,
+        seed,
+    )

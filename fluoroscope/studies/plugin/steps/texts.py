@@ -1,0 +1,128 @@
+"""Data sets are read once, split, cleaned and tokenised; later steps read the run alone.
+
+texts/shards/SET/examples.parquet   a row an example: id, text, pair, label, side, group, part
+texts/shards/SET/set.json           task, classes, counts a side, and what was left out and why
+texts/shards/SET/tokens/            tokenised sides, unless `outputs.preprocessed` keeps them
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from fluoroscope.core.errors import ConfigError, CorpusError
+from fluoroscope.core.sink import Sink
+from fluoroscope.core.storage import read_json, write_json, write_parquet
+from fluoroscope.data.corpus_config import HUB_PREFIX, Split
+from fluoroscope.data.labelled.base import labelled_place, labelled_set, limited
+from fluoroscope.data.labelled.example import Example
+from fluoroscope.runs.run import Run
+from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
+from fluoroscope.studies.plugin.config import PluginConfig
+from fluoroscope.studies.plugin.sizes import rows_of
+
+TEXTS = "texts"
+EXAMPLES, ABOUT, TOKENS = "examples.parquet", "set.json", "tokens"
+FOLDER_OF = str.maketrans({":": "_", "/": "_", "\\": "_", " ": "_"})
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """A data set as the run has it."""
+
+    name: str
+    task: str
+    classes: tuple[str, ...]
+    examples: tuple[Example, ...]
+
+    def side(self, side: Split) -> list[Example]:
+        return [one for one in self.examples if one.split == side]
+
+
+class TextsStep(MapStep):
+    name = TEXTS
+
+    def __init__(self, config: PluginConfig) -> None:
+        self.config = config
+
+    def cost(self) -> Cost:
+        names = self.names()
+        rows = sum(sum(rows_of(name, self.config.n_train).values()) for name in names)
+        return Cost(
+            overhead_s=2.0 * len(names) + 2e-4 * rows,
+            memory_bytes=2e8 + 4e3 * rows,
+            disk_bytes=6e2 * rows,
+            parallel=len(names),
+            note=f"{rows:,} examples",
+        )
+
+    def names(self) -> list[str]:
+        config = self.config
+        return list(dict.fromkeys([*config.datasets, *config.test_on]))
+
+    def shards(self, run: Run) -> Sequence[Shard]:
+        return [Shard(set_key(name), {"dataset": name}) for name in self.names()]
+
+    def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
+        config, name = self.config, str(shard.params["dataset"])
+        labelled = labelled_set(name)
+        gathered = labelled.read(
+            labelled_place(name, config.data_dir), seed=config.seed, splitting=config.split
+        )
+        if config.n_train is not None:
+            train = limited(gathered.side("train"), config.n_train, config.seed)
+            others = [one for one in gathered.items if one.split != "train"]
+            gathered = replace(gathered, items=(*train, *others))
+        write_parquet(context.folder / EXAMPLES, _frame(gathered.items))
+        about = {
+            "name": name,
+            "task": labelled.task,
+            "classes": list(gathered.classes),
+            "sides": gathered.counts(),
+            "origins": dict(gathered.origins),
+            "left_out": gathered.reasons(),
+        }
+        write_json(context.folder / ABOUT, about)
+        context.sink.message(f"{gathered.describe()}; by side and class: {gathered.counts()}")
+
+    def merge(self, run: Run, folder: Path, sink: Sink) -> None:
+        """Refuses data sets that a model of another number of classes cannot be judged on."""
+        own = {name: len(load_texts(folder, name).classes) for name in self.names()}
+        for name in self.config.test_on:
+            for trained in self.config.datasets:
+                if own[name] != own[trained]:
+                    raise ConfigError(
+                        f"test_on={name} has {own[name]} classes and {trained} has {own[trained]}: "
+                        "a classifier of one cannot be judged on the other. Take sets that agree."
+                    )
+
+
+def set_key(name: str) -> str:
+    """A data set's name as a folder's: `file:mine.csv` has characters that a folder may not."""
+    return name.translate(FOLDER_OF)
+
+
+def load_texts(step_folder: Path, name: str) -> TextSet:
+    folder = step_folder / "shards" / set_key(name)
+    about = read_json(folder / ABOUT)
+    rows = pl.read_parquet(folder / EXAMPLES).iter_rows(named=True)
+    return TextSet(
+        name, about["task"], tuple(about["classes"]), tuple(Example(**row) for row in rows)
+    )
+
+
+def files_of(name: str, data_dir: str | None) -> list[Path]:
+    """What a data set may be read from, for their fingerprints; none of them is of the hub."""
+    place = labelled_place(name, data_dir)
+    if not place or place.startswith(HUB_PREFIX):
+        return []
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise CorpusError(f"There is no {path} for the data set {name}. Give a file or a folder.")
+    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+
+
+def _frame(examples: Sequence[Example]) -> pl.DataFrame:
+    schema = {"pair": pl.String, "label": pl.Int64}
+    return pl.DataFrame([asdict(one) for one in examples], schema_overrides=schema)

@@ -1,0 +1,186 @@
+"""One training as a loop, and what is written when it ends; whatever step it belongs to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from fluoroscope.core.sink import Sink
+from fluoroscope.core.storage import write_json, write_parquet
+from fluoroscope.core.tensors import State, write_tensors
+from fluoroscope.data.labelled.encoding import Encoded
+from fluoroscope.models.encoder_names import encoder_source
+from fluoroscope.models.single_layer.known import llm_source
+from fluoroscope.runs.run import Run
+from fluoroscope.steps.models import pinned_revision
+from fluoroscope.studies.plugin.config import Arm, PluginConfig
+from fluoroscope.studies.plugin.metrics import scores_of
+from fluoroscope.studies.plugin.predicting import predict
+from fluoroscope.studies.plugin.saved import AboutSaved
+from fluoroscope.studies.plugin.steps.loaded import (
+    encoded_examples,
+    encoded_sides,
+    new_classifier,
+    texts_of,
+)
+from fluoroscope.studies.plugin.steps.texts import set_key
+from fluoroscope.studies.plugin.training import PlugTrainer
+
+CURVE, PREDICTIONS, TRAINED, STATE = (
+    "curve.parquet",
+    "predictions.parquet",
+    "trained.safetensors",
+    "state.json",
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One classifier to be trained."""
+
+    dataset: str
+    arm: Arm
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{set_key(self.dataset)}.{self.arm.key}.{self.seed}"
+
+    @property
+    def params(self) -> dict[str, Any]:  # Any: JSON values.
+        return {
+            "dataset": self.dataset,
+            "arm": self.arm.name,
+            "layer": self.arm.layer,
+            "seed": self.seed,
+        }
+
+
+class TrainLoop:
+    """One training, and what is written when it ends."""
+
+    def __init__(
+        self,
+        run: Run,
+        config: PluginConfig,
+        training: Training,
+        device: str,
+        *,
+        is_main: bool,
+        share: float = 1.0,
+    ) -> None:
+        self.run, self.config, self.training, self.device = run, config, training, device
+        self.is_main = is_main
+        dataset, seed = training.dataset, training.seed
+        self.classifier = new_classifier(run, config, dataset, training.arm, seed)
+        self.trainer = PlugTrainer(
+            self.classifier,
+            encoded_sides(run, config, dataset),
+            config.training.model_copy(
+                update={"precision": config.precision, "max_length": config.max_length}
+            ),
+            epochs=config.epochs,
+            seed=seed,
+            device=device,
+            share=share,
+        )
+        self.n_iterations = self.trainer.n_iterations
+
+    def advance(self, iteration: int, sink: Sink) -> None:
+        self.trainer.advance(iteration, sink)
+
+    def state(self) -> State:
+        return self.trainer.state()
+
+    def load(self, state: State) -> None:
+        self.trainer.load(state)
+
+    def finish(self, folder: Path, sink: Sink) -> None:
+        done = self.trainer.result()
+        self.classifier.load_trained(done.tensors)
+        write_parquet(folder / CURVE, pl.DataFrame(done.curve, infer_schema_length=None))
+        frames = [self._judged(side, encoded) for side, encoded in self._sides().items()]
+        predictions = pl.concat(frames)
+        write_parquet(folder / PREDICTIONS, predictions)
+        if self.config.keep == "all" or (self.config.keep == "main" and self.is_main):
+            write_tensors(folder / TRAINED, done.tensors, self._about().to_json())
+        state = {
+            **self.training.params,
+            **self._about().to_json(),
+            "best_epoch": done.best_epoch,
+            "steps": done.n_steps,
+            "scores": _scores(predictions),
+        }
+        write_json(folder / STATE, state)
+
+    def _sides(self) -> dict[str, Encoded]:
+        """What is judged: the test side once, with the best epoch's weights."""
+        own = encoded_sides(self.run, self.config, self.training.dataset)
+        found = {"validation": own["validation"], "test": own["test"]}
+        if self.is_main:
+            for name in self.config.test_on:
+                examples = texts_of(self.run, name).side("test")
+                found[f"test of {name}"] = encoded_examples(
+                    self.run, self.config, name, examples
+                )
+        return found
+
+    def _judged(self, side: str, encoded: Encoded) -> pl.DataFrame:
+        logits = predict(
+            self.classifier,
+            encoded,
+            batch_size=4 * self.config.training.batch_size,
+            device=self.device,
+            precision=self.config.precision,
+        )
+        name = side.removeprefix("test of ") if side.startswith("test of") else None
+        by_id = {one.id: one for one in texts_of(self.run, name or self.training.dataset).examples}
+        log_probs = torch.log_softmax(logits.double(), -1)
+        return pl.DataFrame(
+            {
+                "side": [side] * len(encoded),
+                "id": list(encoded.ids),
+                "group": [by_id[one].group_id for one in encoded.ids],
+                "part": [by_id[one].part for one in encoded.ids],
+                "label": encoded.labels.tolist(),
+                "predicted": log_probs.argmax(-1).tolist(),
+                "log_probs": log_probs.tolist(),
+            }
+        )
+
+    def _about(self) -> AboutSaved:
+        """What the trained tensors are no use without."""
+        config, plug = self.config, self.classifier.plug
+        layer = None if plug is None else plug.identity
+        target = getattr(plug.middle, "target_rms", None) if plug is not None else None
+        return AboutSaved(
+            encoder=encoder_source(config.model.source),
+            encoder_revision=pinned_revision(self.run, "model", config.model.revision),
+            encoder_identity=self.classifier.encoder.identity.to_json(),
+            pooling=self.classifier.pooling,
+            form=self.training.arm.form,
+            llm=None if layer is None else llm_source(config.llm.source),
+            llm_revision=pinned_revision(self.run, "llm", config.llm.revision),
+            layer=None if layer is None else layer.to_json(),
+            d_layer=config.d_layer,
+            target_rms=target,
+            seed=self.training.seed,
+            max_length=config.max_length,
+            classes=texts_of(self.run, self.training.dataset).classes,
+        )
+
+
+def _scores(predictions: pl.DataFrame) -> list[dict[str, object]]:
+    """Of each side, whole and by its parts where it has several."""
+    rows: list[dict[str, object]] = []
+    for (side,), frame in predictions.group_by(["side"], maintain_order=True):
+        parts = frame["part"].unique(maintain_order=True).to_list()
+        for part in [None, *(parts if len(parts) > 1 else [])]:
+            some = frame if part is None else frame.filter(pl.col("part") == part)
+            logits = torch.tensor(some["log_probs"].to_list(), dtype=torch.float64)
+            labels = torch.tensor(some["label"].to_list())
+            scores = scores_of(logits, labels)
+            rows.append({"side": side, "part": part, "n": len(some), **scores})
+    return rows

@@ -1,0 +1,113 @@
+"""The plug-in study as steps: texts -> read -> select -> (halve) -> choose -> train."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.sink import Sink
+from fluoroscope.core.storage import fingerprints
+from fluoroscope.data.labelled.base import labelled_set
+from fluoroscope.models.encoder_names import encoder_source
+from fluoroscope.models.families import find_family
+from fluoroscope.models.hub import model_fingerprint
+from fluoroscope.models.shape import ModelShape
+from fluoroscope.models.single_layer.facts import check_layer, layer_facts
+from fluoroscope.models.single_layer.known import llm_source
+from fluoroscope.runs.run import Run
+from fluoroscope.runs.step import MapStep
+from fluoroscope.runs.study import Study
+from fluoroscope.studies.plugin.config import PluginConfig
+from fluoroscope.studies.plugin.report import write_report
+from fluoroscope.studies.plugin.settings import PluginSettings
+from fluoroscope.studies.plugin.spec import PluginSpec
+from fluoroscope.studies.plugin.steps.choose import CHOOSE, ChooseStep
+from fluoroscope.studies.plugin.steps.halve import FIRST, SECOND, HalveStep, halves
+from fluoroscope.studies.plugin.steps.read import READ, ReadStep
+from fluoroscope.studies.plugin.steps.select import SELECT, SelectStep
+from fluoroscope.studies.plugin.steps.texts import TEXTS, TextsStep, files_of
+from fluoroscope.studies.plugin.steps.train import TRAIN, TrainStep
+
+
+class PluginStudy(Study[PluginSpec, PluginConfig]):
+    name = "plugin"
+    spec = PluginSpec
+    phases = MappingProxyType(
+        {
+            "preprocessing": (TEXTS,),
+            "selection": (READ, SELECT, FIRST, SECOND, CHOOSE),
+            "training": (TRAIN,),
+        }
+    )
+
+    def resolve(self, spec: PluginSpec) -> PluginConfig:
+        return _resolved(spec)
+
+    def sources(self, config: PluginConfig) -> Mapping[str, str]:
+        source = encoder_source(config.model.source)
+        found = {"model": model_fingerprint(source, config.model.revision)}
+        if config.n_layers:
+            source = llm_source(config.llm.source)
+            found["llm"] = model_fingerprint(source, config.llm.revision)
+        for name in (*config.datasets, *config.test_on):
+            files = files_of(name, config.data_dir)
+            found |= {f"data set {name} {file}": hash_ for file, hash_ in fingerprints(files)}
+        return found
+
+    def steps(self, config: PluginConfig) -> Sequence[MapStep]:
+        steps: list[MapStep] = [TextsStep(config)]
+        if config.reads_llm:
+            steps.append(ReadStep(config))
+        if config.chooses:
+            steps.append(SelectStep(config))
+            if halves(config):
+                steps += [HalveStep(config, 0), HalveStep(config, 1)]
+            steps.append(ChooseStep(config))
+        return [*steps, TrainStep(config)]
+
+    def report(self, run: Run, sink: Sink) -> None:
+        write_report(run, run.config, sink)
+
+
+def _resolved(spec: PluginSpec) -> PluginConfig:
+    for name in (*spec.datasets, *spec.test_on):
+        labelled_set(name)
+    source = encoder_source(spec.model.source)
+    shape = ModelShape.of(source, spec.model.revision)
+    kind = find_family(shape.family, source).kind
+    if kind == "decoder" and spec.model.pooling == "cls":
+        raise ConfigError(
+            f"model.pooling=cls takes the first token of a text, and in {spec.model.source}, a "
+            "decoder, that token has seen no other. Take model.pooling=last or masked_mean."
+        )
+    d_layer, n_layers, layer = 1, 0, spec.layer
+    if spec.mode != "base":
+        facts = layer_facts(llm_source(spec.llm.source), spec.llm.revision)
+        d_layer, n_layers = facts.d_model, facts.n_layers
+        layer = check_layer(spec.layer, n_layers, spec.llm.source)
+    elif spec.beside != PluginSpec.model_fields["beside"].default and set(spec.beside) - {"base"}:
+        raise ConfigError(
+            f"mode=base plugs nothing in, so that beside={spec.beside} has nothing to stand beside;"
+            " take mode=pifi or pifi_ilm (with beside=[base,...] the encoder alone is trained too)."
+        )
+    return PluginConfig(
+        **{
+            **{name: getattr(spec, name) for name in PluginSettings.model_fields},
+            "layer": layer,
+        },
+        d_model=shape.d_model,
+        encoder_kind=kind,
+        max_length=min(spec.training.max_length, shape.context_length),
+        precision=_precision(spec),
+        d_layer=d_layer,
+        n_layers=n_layers,
+    )
+
+
+def _precision(spec: PluginSpec) -> str:
+    asked = spec.training.precision
+    if asked != "auto":
+        return asked
+    import torch
+
+    has_half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bfloat16" if has_half else "float32"
