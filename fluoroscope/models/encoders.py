@@ -22,7 +22,7 @@ from transformers import (
 
 from fluoroscope.core.errors import ModelError
 from fluoroscope.models.attention import use_exact_softcap
-from fluoroscope.models.encoder_names import PACKAGED, encoder_source
+from fluoroscope.models.encoder_names import encoder_source, packaged_name
 from fluoroscope.models.families import Family, find_family
 from fluoroscope.models.hub import SHIPPED, find_config, find_model, tokenizer_files, weight_files
 from fluoroscope.models.identity import (
@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         if not isinstance(body, PreTrainedModel):
             raise ModelError(f"{identity.id} has no body below its head that can be called.")
         if getattr(body, "pooler", None) is not None:
-            body.pooler = None
+            body.register_module("pooler", None)
         self.network = body.requires_grad_(True)
         self.tokenizer = tokenizer
         self.identity = identity
@@ -123,9 +123,10 @@ def load_encoder(source: str, *, revision: str | None = None) -> Encoder:
     config = find_config(str(folder))
     tokenizer = load_tokenizer(str(folder))
     network = _load_body(folder)
-    is_named = commit is not None or source in (*SHIPPED, *PACKAGED)
-    name = (source if source in PACKAGED else place) if is_named else folder.resolve().name
-    identity = ModelIdentity(name, commit, hash_files([*weights, config]), hash_files(words))
+    name = place if commit is not None or place in SHIPPED else packaged_name(folder)
+    identity = ModelIdentity(
+        name or folder.resolve().name, commit, hash_files([*weights, config]), hash_files(words)
+    )
     return Encoder(network, tokenizer, identity)
 
 
@@ -144,7 +145,7 @@ def _load_body(folder: Path) -> PreTrainedModel:
     find_family(_config(folder).model_type, folder.name)
     try:
         with quiet():
-            network, loaded = AutoModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  # a pair, as loading info is asked for
+            network, loaded = AutoModel.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 local_files_only=True,

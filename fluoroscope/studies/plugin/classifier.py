@@ -8,24 +8,18 @@ start with the same head. A plug that reads a sequence stands between encoder an
 """
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fluoroscope.core.errors import ConfigError, MismatchError
+from fluoroscope.data.labelled.encoding import Batch
 from fluoroscope.models.encoders import Encoder
 from fluoroscope.studies.plugin.form import Form
 from fluoroscope.studies.plugin.plugs import Plug, new_linear
 from fluoroscope.studies.plugin.pooling import check_pooling, pool
-
-
-@runtime_checkable
-class Batch(Protocol):
-    tokens: Tensor
-    attention_mask: Tensor
-    segments: Tensor | None
 
 
 class PlugClassifier(nn.Module):
@@ -97,6 +91,10 @@ class PlugClassifier(nn.Module):
             groups["encoder" if self._is_pretrained(name) else "new"].append((name, parameter))
         return groups
 
+    def frozen_hash(self) -> str | None:
+        """A hash of the tensors of the layer that do not learn; None where there are none."""
+        return None if self.plug is None else self.plug.frozen_hash()
+
     def _learning(self) -> dict[str, nn.Parameter]:
         return {
             name: parameter
@@ -105,4 +103,5 @@ class PlugClassifier(nn.Module):
         }
 
     def _is_pretrained(self, name: str) -> bool:
-        return name.startswith("encoder.")
+        is_unfrozen = self.plug is not None and self.plug.form.tuning == "unfrozen"
+        return name.startswith(("encoder.", "plug.middle.layer.") if is_unfrozen else "encoder.")

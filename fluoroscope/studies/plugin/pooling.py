@@ -63,11 +63,11 @@ def check_pooling(name: str, encoder: Encoder) -> str:
     return known
 
 
-def _cls(hidden: Hidden, mask: Mask) -> Pooled:
+def _cls(hidden: Hidden, _: Mask) -> Pooled:
     return hidden[:, 0]
 
 
-def _mean(hidden: Hidden, mask: Mask) -> Pooled:
+def _mean(hidden: Hidden, _: Mask) -> Pooled:
     return _wide(hidden).mean(1).to(hidden.dtype)
 
 
