@@ -13,7 +13,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -23,12 +29,18 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
 from fluoroscope.core.config import settings_hash
 from fluoroscope.core.errors import ModelError, UserError
 from fluoroscope.core.storage import COMMIT, fingerprints, full_disk_named, sha256_file
 
 _TIMEOUT_S = 10.0
+_ATTEMPTS = 4
+"""How often a file that breaks off on its way is asked for, each time from where it ended."""
+
+_PARTIAL = 206
+
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SAFE = "model*.safetensors"
 _UNSAFE = "pytorch_model*.bin"
@@ -194,6 +206,59 @@ def fetch_file(name: str, revision: str | None, file: str) -> Path:
         )
 
     return _ask(name, revision, ask, missing, "repository")
+
+
+def cached_file(name: str, commit: str | None, file: str) -> Path | None:
+    """A file of a repository where the hub's own cache has it already."""
+    found = try_to_load_from_cache(name, file, revision=commit)
+    return Path(found) if isinstance(found, str) else None
+
+
+def stream_range(
+    name: str, commit: str | None, file: str, start: int, stop: int, take: Callable[[bytes], None]
+) -> bool:
+    """Hands bytes `start` to `stop` of a file of the hub to `take`, block by block.
+
+    False, with nothing taken, where the server sends only whole files. An answer that breaks off
+    is asked for again from there, a few times.
+    """
+    position, reason = start, ""
+    url = hf_hub_url(name, file, revision=commit)
+
+    def ask() -> bool:
+        nonlocal position
+        # Compressed on its way, a range would be of something else.
+        own = {"Range": f"bytes={position}-{stop - 1}", "Accept-Encoding": "identity"}
+        headers = {**build_hf_headers(), **own}
+        with http_stream_backoff(
+            "GET", url, max_retries=2, headers=headers, timeout=_TIMEOUT_S
+        ) as answer:
+            hf_raise_for_status(answer)
+            if answer.status_code != _PARTIAL:
+                return False
+            for block in answer.iter_bytes():
+                take(block[: stop - position])
+                position += len(block)
+        return True
+
+    def broken(why: str) -> bool:
+        nonlocal reason
+        reason = why
+        return True
+
+    for _ in range(_ATTEMPTS):
+        before, reason = position, ""
+        if not _ask(name, commit, ask, broken, "repository"):
+            return False
+        if position >= stop:
+            return True
+        if position == before:
+            break
+    raise ModelError(
+        f"Bytes {start} to {stop} of {file} of {name} cannot be read: "
+        f"{reason or f'it ended {stop - position} bytes early'}. Try again, fetch the file with "
+        f"`hf download {name} {file}`, or name the folder of a copy."
+    )
 
 
 def content_sha256(file: Path) -> str:
