@@ -73,11 +73,15 @@ class LayerFeatures:
 
     def by_id(self) -> "LayerFeatures":
         """Rows sorted by their ids, so that the order in which texts came plays no part."""
-        order = np.array(sorted(range(len(self.ids)), key=lambda row: self.ids[row]))
+        return self.take(sorted(range(len(self.ids)), key=lambda row: self.ids[row]))
+
+    def take(self, rows: Sequence[int]) -> "LayerFeatures":
+        """These rows, in this order; `input_rms` stays that of all."""
+        index = np.array(rows, dtype=np.int64)
         return LayerFeatures(
-            tuple(one[torch.from_numpy(order)] for one in self.states),
-            self.labels[order],
-            tuple(self.ids[row] for row in order),
+            tuple(one[torch.from_numpy(index)] for one in self.states),
+            self.labels[index],
+            tuple(self.ids[row] for row in rows),
             self.input_rms,
         )
 

@@ -23,6 +23,9 @@ class Round(NamedTuple):
     """Of a whole training, after which the layers are compared."""
 
 
+RANKED_BY = ("plug_side", "gradient_fit")
+"""The methods that look at what is plugged in; others count only where neither is there."""
+
 ROUNDS = (Round(8, 0.1), Round(3, 0.4), Round(1, 1.0))
 
 
@@ -49,7 +52,7 @@ def first_round(
     scores: Mapping[str, Float[np.ndarray, " layers"]], n_layers: int, keep: int = 8
 ) -> list[int]:
     """The layers of the best mean ranks and the mandatory ones among them, `keep` in all (or all
-    that there are), in order; of equals the earlier.
+    that there are), in order; of equals the earlier. Methods of `RANKED_BY` count, or else all.
     """
     if any(len(one) != n_layers for one in scores.values()):
         raise ConfigError(f"Each method must score all of the {n_layers} layers.")
@@ -58,7 +61,8 @@ def first_round(
         raise ConfigError(
             f"keep={keep} is too few: layers {always} are always among those of the first round."
         )
-    order = np.argsort(mean_ranks(scores), kind="stable").tolist()
+    plugged = {name: one for name, one in scores.items() if name in RANKED_BY}
+    order = np.argsort(mean_ranks(plugged or scores), kind="stable").tolist()
     others = [layer for layer in order if layer not in always]
     return sorted([*always, *others[: keep - len(always)]])
 

@@ -71,8 +71,11 @@ def ilm_scores(
     style: Style = "code",
     sink: Sink = SILENT,
 ) -> IlmScores:
-    """Scores of all layers; rows count in the order of their ids, so that theirs plays no part."""
+    """Scores of all layers, by `config.n_samples` of the rows where there are more. Rows count in
+    the order of their ids, so that theirs plays no part.
+    """
     features = features.by_id()
+    features = features.take(drawn(features.labels, config, seed))
     n_layers = features.n_layers
     parts = np.full((n_layers, 5), np.nan)
     correlations = np.full((n_layers, config.n_pcs), np.nan)
@@ -103,6 +106,21 @@ def ilm_scores(
     return IlmScores(
         probe, probe_se, fisher, silhouettes, mixed, robust, depth_factor, final, correlations
     )
+
+
+def drawn(labels: Int[np.ndarray, " n"], config: IlmConfig, seed: int) -> list[int]:
+    """Rows of a draw: of each class as many, where it is stratified, as there is room for (all of
+    a smaller class); of all alike otherwise.
+    """
+    if config.n_samples >= len(labels):
+        return list(range(len(labels)))
+    order = stream(seed, "samples of ilm").permutation(len(labels))
+    if not config.is_stratified:
+        return sorted(order[: config.n_samples].tolist())
+    classes = np.unique(labels)
+    each = config.n_samples // len(classes)
+    parts = [order[labels[order] == one][:each] for one in classes]
+    return sorted(np.concatenate(parts).tolist())
 
 
 def fisher_ratio(rows: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]) -> float:
