@@ -202,7 +202,7 @@ def test_a_missing_weight_is_never_invented(tmp_path):
     weights = load_file(f"{folder}/model.safetensors")
     del weights["bert.encoder.layer.1.output.dense.weight"]
     save_file(weights, f"{folder}/model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match="1 tensors .* missing.*encoder.layer.1.output.dense"):
+    with pytest.raises(ModelError, match=r"1 tensors .* missing.*encoder\.layer\.1\.output"):
         load_encoder(folder)
 
 
@@ -214,13 +214,8 @@ def test_an_unknown_architecture_is_named(tmp_path):
 
 
 def test_keys_of_the_manual_are_repositories_and_other_names_are_themselves():
-    assert (
-        list(ENCODERS)
-        == (
-            "bert bert_large modern_bert roberta roberta-large electra albert deberta debertav3 mbert "
-            "kcbert"
-        ).split()
-    )
+    base = ["bert", "bert_large", "modern_bert", "roberta", "roberta-large", "electra", "albert"]
+    assert list(ENCODERS) == [*base, "deberta", "debertav3", "mbert", "kcbert"]
     assert encoder_source("kcbert") == "beomi/kcbert-base"
     assert encoder_source("some/other") == "some/other"
 
