@@ -7,7 +7,7 @@ is there. Labels are indices into `classes`, whichever numbers a file or the hub
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -44,6 +44,10 @@ LABELLED: "Registry[LabelledSet]" = Registry(
         "tweet_offensive": f"{_HERE}.tweets:OFFENSIVE",
         "tweet_sentiment_binary": f"{_HERE}.tweets:SENTIMENT",
     },
+)
+
+_TABLES: "Registry[Callable[[str], LabelledSet]]" = Registry(
+    "Labelled set", {FILE_PREFIX: f"{_HERE}.table:table_at"}
 )
 
 Origin = Literal["own", "drawn"]
@@ -94,9 +98,7 @@ class LabelledSet(ABC):
 def labelled_set(name: str) -> LabelledSet:
     """A set by its name, or `file:PATH`."""
     if name.startswith(FILE_PREFIX):
-        from fluoroscope.data.labelled.table import TableSet
-
-        return TableSet.at(name.removeprefix(FILE_PREFIX))
+        return _TABLES.load(FILE_PREFIX)(name.removeprefix(FILE_PREFIX))
     return LABELLED.load(name)
 
 

@@ -40,7 +40,12 @@ class Batch(NamedTuple):
     labels: Int64[Tensor, " b"]
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(*(None if part is None else part.to(device) for part in self))
+        return Batch(
+            self.tokens.to(device),
+            self.attention_mask.to(device),
+            None if self.segments is None else self.segments.to(device),
+            self.labels.to(device),
+        )
 
 
 @dataclass(frozen=True)

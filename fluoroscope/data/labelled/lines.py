@@ -98,11 +98,14 @@ def lines(file: Path, encoding: str = "utf-8-sig") -> Iterator[str]:
 
 def _cells(file: Path, separator: str, has_quotes: bool) -> Iterator[tuple[int, list[str]]]:
     """Rows from 1, without blank ones."""
-    if not has_quotes:
-        rows: Iterator[list[str]] = (line.split(separator) for line in lines(file))
-    else:
+    if has_quotes:
         # With their ends, which a quoted cell may hold.
         rows = csv.reader((f"{line}\n" for line in lines(file)), delimiter=separator)
-    for number, values in enumerate(rows, start=1):
-        if any(value.strip() for value in values):
-            yield number, values
+    else:
+        rows = (line.split(separator) for line in lines(file))
+    try:
+        for number, values in enumerate(rows, start=1):
+            if any(value.strip() for value in values):
+                yield number, values
+    except csv.Error as error:
+        raise CorpusError(f"{file} cannot be read as a table: {error}.") from None

@@ -90,25 +90,20 @@ class WrittenSet(LabelledSet):
         left_out: list[LeftOut] = []
         for row, labels in self._rows(str(place)):
             try:
-                found.append(self._found(row, labels))
+                label = self._label(row, labels)
+                side = split_of_name(row.stem, self.sides)
+                part = next((self.parts[w] for w in _words(row.stem) if w in self.parts), "")
+                found.append(found_in(row, self.name, self.task, label, side, part))
             except UnusableRowError as error:
                 left_out.append(LeftOut(row.where, str(error)))
-        if not found:
-            why = f" Left out: {counted(left_out)}." if left_out else " It holds no rows."
-            raise CorpusError(f"{place} gives nothing that {self.name} could use.{why}")
-        sides = split_examples(found, splitting, seed, self.paper)
-        check_classes(sides.examples, self.classes, f"{self.name} (read from {place})")
-        return GatheredExamples(
-            self.name,
-            tuple(sides.examples),
-            (*left_out, *sides.left_out),
-            self.classes,
-            sides.origins,
-        )
+        reading = Reading(self.name, str(place), self.classes, found, left_out)
+        return gathered(reading, splitting, seed, self.paper)
 
     def _rows(self, place: str) -> Iterator[tuple[Row, Mapping[str, str]]]:
         """Each with what its labels mean; the stem is the whole name of a file."""
         if place.startswith(HUB_PREFIX):
+            if not self.hubs:
+                raise CorpusError(f"{self.name} is not on the hub. Give the folder of its files.")
             for row in rows_at(place, self.hubs, (), self.columns, self.name):
                 yield row, self.hub_labels
             return
@@ -119,28 +114,6 @@ class WrittenSet(LabelledSet):
             for number, values in enumerate(form.read(file), start=1):
                 where = f"{file.name}, row {number}"
                 yield Row(where, file.name, values, self.columns), form.labels
-
-    def _found(self, row: Row, labels: Mapping[str, str]) -> Found:
-        label = self._label(row, labels)
-        text, pair = row.text("text"), None
-        if self.task == "entailment":
-            pair = row.text("pair")
-        else:
-            text = cleaned(text)
-        if not text:
-            raise UnusableRowError("nothing but markup is in it")
-        part = next((self.parts[word] for word in self.parts if word in _words(row.stem)), "")
-        side = split_of_name(row.stem, self.sides)
-        example = Example(
-            id=example_id(self.name, text, pair),
-            text=text,
-            pair=pair,
-            label=label,
-            split=side or "train",
-            group_id=group_of(text),
-            part=part if side == "test" else "",
-        )
-        return Found(row.where, side, example)
 
     def _label(self, row: Row, labels: Mapping[str, str]) -> int:
         written = label_text(row.value("label"))
@@ -154,6 +127,51 @@ class WrittenSet(LabelledSet):
                 f"{', '.join(self.classes)} (written {', '.join(known)}). Is it a file of this set?"
             )
         return self.classes.index(name)
+
+
+class Reading(NamedTuple):
+    """What the rows of a set gave, before it is split."""
+
+    name: str
+    place: str
+    classes: tuple[str, ...]
+    found: list[Found]
+    left_out: list[LeftOut]
+
+
+def found_in(
+    row: Row, name: str, task: Task, label: int, side: Split | None, part: str = ""
+) -> Found:
+    """The example that a row is; texts of pairs are left as they are, others cleaned."""
+    text = row.text("text")
+    pair = row.text("pair") if task == "entailment" else None
+    text = cleaned(text) if pair is None else text
+    if not text:
+        raise UnusableRowError("nothing but markup is in it")
+    example = Example(
+        id=example_id(name, text, pair),
+        text=text,
+        pair=pair,
+        label=label,
+        split=side or "train",
+        group_id=group_of(text),
+        part=part if side == "test" else "",
+    )
+    return Found(row.where, side, example)
+
+
+def gathered(
+    reading: Reading, splitting: Splitting, seed: int, paper: PaperSides | None = None
+) -> GatheredExamples:
+    """The set with its sides, each of which has two classes or more."""
+    name, place, classes, found, left_out = reading
+    if not found:
+        why = f" Left out: {counted(left_out)}." if left_out else " It holds no rows."
+        raise CorpusError(f"{place} gives nothing that {name} could use.{why}")
+    sides = split_examples(found, splitting, seed, paper)
+    check_classes(sides.examples, classes, f"{name} (read from {place})")
+    rest = (*left_out, *sides.left_out)
+    return GatheredExamples(name, tuple(sides.examples), rest, classes, sides.origins)
 
 
 class _FormFiles(NamedTuple):
