@@ -78,10 +78,6 @@ class Acceleration:
             for parameter, part in zip(some, parts, strict=True):
                 parameter.grad = part.view_as(parameter)
 
-    def any(self, is_so: bool) -> bool:
-        """Whether it is so in any process."""
-        return bool(self.total(torch.tensor(float(is_so), device=self.device)) > 0)
-
     def _accelerator(self) -> Accelerator:
         state = AcceleratorState._shared_state
         is_ours = (

@@ -1,4 +1,4 @@
-"""How many steps a training has, and its rate at each: a rise, then the way down; no torch."""
+"""How many steps a training has, how long its rows are, and its rate at each step; no torch."""
 
 import math
 from typing import Literal
@@ -30,6 +30,13 @@ def steps_of_training(
         )
     # The rounding that 0.1 * 30 brings must not make a step more.
     return math.ceil(share * epochs * steps_of_epoch(n_examples, config) - 1e-9)
+
+
+def padded_length(config: TrainingConfig) -> int | None:
+    """Tokens that every row is padded to, in training and in evaluation; None where a row is as
+    long as the longest of its batch.
+    """
+    return config.max_length if config.padding == "max_length" else None
 
 
 def rate_share(

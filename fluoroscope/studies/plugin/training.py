@@ -28,11 +28,13 @@ from fluoroscope.studies.plugin.classifier import PlugClassifier
 from fluoroscope.studies.plugin.metrics import scores_of
 from fluoroscope.studies.plugin.optimising import new_optimiser, set_rates
 from fluoroscope.studies.plugin.predicting import predict
-from fluoroscope.studies.plugin.schedule import rate_share, steps_of_epoch, steps_of_training
+from fluoroscope.studies.plugin.schedule import (
+    padded_length,
+    rate_share,
+    steps_of_epoch,
+    steps_of_training,
+)
 from fluoroscope.studies.plugin.training_config import TrainingConfig
-
-METRICS_EVERY = 20
-"""Steps between two losses of single batches that are reported on the way."""
 
 Row = dict[str, Any]  # Any: a number of an epoch, or whether training ended with it.
 
@@ -72,11 +74,19 @@ class PlugTrainer:
         share: float = 1.0,
     ) -> None:
         if missing := {"train", "validation"} - sides.keys():
-            raise ConfigError(f"A training needs the sides train and validation; no {missing}.")
+            raise ConfigError(
+                f"A training needs the sides train and validation, got {sorted(sides)}: give it "
+                f"{' and '.join(sorted(missing))}."
+            )
         self.classifier, self.config = classifier.to(device), config
         self._train, self._validation = sides["train"], sides["validation"]
         self._seed, self._device = seed, torch.device(device)
         self._mates = Acceleration(config.precision, device)
+        if config.processes != self._mates.n_processes:
+            raise ConfigError(
+                f"This training is shared by {self._mates.n_processes} processes, but processes="
+                f"{config.processes} were asked for. Several are started by a SharedTrainer."
+            )
         self._steps_of_epoch = steps_of_epoch(len(self._train), config)
         self._n_planned = epochs * self._steps_of_epoch
         self.n_iterations = steps_of_training(len(self._train), config, epochs, share)
@@ -96,18 +106,6 @@ class PlugTrainer:
         """Whether further iterations do nothing, be it as there was no improvement."""
         is_stopped = bool(self._curve) and self._curve[-1]["is_stopped_early"]
         return is_stopped or self._n_steps >= self.n_iterations
-
-    @property
-    def n_processes(self) -> int:
-        return self._mates.n_processes
-
-    @property
-    def rank(self) -> int:
-        return self._mates.rank
-
-    def is_asked_anywhere(self, is_asked: bool) -> bool:
-        """Whether any process that shares the training says so; all must ask at the same step."""
-        return self._mates.any(is_asked)
 
     def advance(self, iteration: int, sink: Sink = SILENT) -> None:
         """Does step number `iteration`, and what follows it at the end of an epoch."""
@@ -183,7 +181,7 @@ class PlugTrainer:
             return torch.zeros(2, dtype=torch.float64, device=self._device)
         # All slices of a batch are as long: pooling may count padding.
         longest = int(self._lengths[rows].max())
-        pad_to = longest if self.config.bucketed else self.config.max_length
+        pad_to = padded_length(self.config) or longest
         pad_id = self.classifier.encoder.pad_id
         batch = self._train.batch(mine, pad_id=pad_id, pad_to=pad_to).to(self._device)
         self.classifier.train()
@@ -222,7 +220,7 @@ class PlugTrainer:
                 self._seed,
                 epoch,
                 drop_last=self.config.drop_last,
-                bucketed=self.config.bucketed,
+                bucketed=self.config.padding == "buckets",
             )
             self._order = epoch, batches
         return self._order[1][place]
@@ -261,7 +259,7 @@ class PlugTrainer:
             batch_size=self.config.batch_size,
             device=str(self._device),
             precision=self.config.precision,
-            pad_to=None if self.config.bucketed else self.config.max_length,
+            pad_to=padded_length(self.config),
             together=self._mates,
         )
         try:
