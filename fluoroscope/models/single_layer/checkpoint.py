@@ -16,7 +16,6 @@ from fluoroscope.models.hub import (
     find_repository,
     weight_files,
 )
-from fluoroscope.models.single_layer.known import llm_source
 from fluoroscope.models.single_layer.reading import (
     HubFile,
     LocalFile,
@@ -42,8 +41,7 @@ class Checkpoint:
 
     @classmethod
     def find(cls, source: str, revision: str | None) -> "Checkpoint":
-        """Of a folder, a model of the package, a key of `LLMS`, or a hub id."""
-        source = llm_source(source)
+        """Of a folder, a model of the package, or a hub id."""
         folder, commit = find_model(source, revision, ["config.json"])
         if commit is not None:
             repository = find_repository(source, commit)

@@ -123,8 +123,9 @@ def read_config(source: str, revision: str | None = None) -> "PretrainedConfig":
 def _config(settings: Mapping[str, object], name: str) -> "PretrainedConfig":
     from transformers import CONFIG_MAPPING
 
-    check_family(str(settings["model_type"]), name)
+    family = str(settings["model_type"])
+    check_family(family, name)
     try:
-        return CONFIG_MAPPING[settings["model_type"]].from_dict(dict(settings))
+        return CONFIG_MAPPING[family].from_dict(dict(settings))
     except Exception as error:  # Each configuration class raises its own.
         raise ModelError(f"The configuration of {name} cannot be used: {error}") from error

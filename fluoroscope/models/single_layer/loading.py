@@ -25,6 +25,7 @@ from fluoroscope.models.identity import hash_tensors
 from fluoroscope.models.single_layer.blocks import block_shapes
 from fluoroscope.models.single_layer.checkpoint import Checkpoint
 from fluoroscope.models.single_layer.facts import check_layer, read_config
+from fluoroscope.models.single_layer.known import llm_source
 from fluoroscope.models.single_layer.layer_tensors import LayerIdentity, LayerTensors
 from fluoroscope.models.single_layer.layouts import Form, Part, layout_of, parts_of
 from fluoroscope.models.single_layer.reading import PickledShard, SafetensorsShard
@@ -59,6 +60,7 @@ def load_layer(
     """
     if dtype not in _DTYPES:
         raise ModelError(f"A dtype is one of {', '.join(_DTYPES)}, got {dtype!r}.")
+    source = llm_source(source)
     checkpoint = Checkpoint.find(source, revision)
     config = read_config(source, checkpoint.revision or revision)
     layer = check_layer(layer, config.num_hidden_layers, source)

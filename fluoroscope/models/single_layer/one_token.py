@@ -10,9 +10,9 @@ values; and `W_o E W_v` is taken as one matrix where that is the smaller of the 
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm, linear, rms_norm
 from transformers.activations import ACT2FN
 
 from fluoroscope.models.single_layer.layer_tensors import LayerTensors, take
@@ -31,8 +31,8 @@ class OneTokenLayer(nn.Module):
         self.norm_1 = read.norm(layout.norm_1)
         shares_norm = layout.arrangement == "shared"
         self.norm_2 = self.norm_1 if shares_norm else read.norm(layout.norm_2)
-        self.post_attention = read.norm(layout.post_attention)
-        self.post_mlp = read.norm(layout.post_mlp)
+        self.post_attention = read.norm(layout.post_attention) if layout.post_attention else None
+        self.post_mlp = read.norm(layout.post_mlp) if layout.post_mlp else None
         self.gate, self.up = read.gate_and_up()
         self.down = read.linear(layout.down)
         self.activation = ACT2FN[read.activation]
@@ -81,7 +81,7 @@ class _Linear(nn.Linear):
             self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input.to(self.weight.dtype), self.weight, self.bias)
+        return linear(input.to(self.weight.dtype), self.weight, self.bias)
 
 
 class _Norm(nn.Module):
@@ -97,8 +97,8 @@ class _Norm(nn.Module):
         shape, weight = self.weight.shape, self.weight
         given, x = x.dtype, x.to(weight.dtype)
         if self.kind == "rms":
-            return F.rms_norm(x, shape, weight, self.epsilon).to(given)
-        return F.layer_norm(x, shape, weight, self.bias, self.epsilon).to(given)
+            return rms_norm(x, shape, weight, self.epsilon).to(given)
+        return layer_norm(x, shape, weight, self.bias, self.epsilon).to(given)
 
 
 class _Repeated(nn.Module):
@@ -164,9 +164,7 @@ class _Weights:
         gate, up = self.matrix(layout.up)[0].chunk(2)
         return _Linear(gate, None), _Linear(up, None)
 
-    def norm(self, module: str | None) -> _Norm | None:
-        if module is None:
-            return None
+    def norm(self, module: str) -> _Norm:
         weight, bias = self.tensors[f"{module}.weight"], self.tensors.get(f"{module}.bias")
         # Small weights that 1 is added to do not survive half precision; and norms cost nothing.
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))

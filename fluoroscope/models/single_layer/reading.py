@@ -193,7 +193,7 @@ class _Plan:
         self.memory = torch.empty(n_bytes, dtype=torch.uint8)
 
     def runs(self) -> list[Run]:
-        view, start = memoryview(self.memory.numpy()), self.entry.start
+        view, start = self.memory.numpy().data, self.entry.start
         if self.part.cut is None or self.is_cut_later:
             return [Run(start, view)]
         stride, first, last, _ = self.part.cut
