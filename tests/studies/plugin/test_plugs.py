@@ -70,7 +70,7 @@ def test_an_rms_matched_layer_reads_vectors_of_the_target(llama_layer):
     u = P @ plug.into.weight.T
     cosines = functional.cosine_similarity(seen[0], u)
     torch.testing.assert_close(cosines, torch.ones(5))
-    with pytest.raises(ConfigError, match="target_rms above 0.*got None"):
+    with pytest.raises(ConfigError, match=r"target_rms above 0.*got None"):
         plug_of(VARIANTS["rms"], llama_layer)
 
 
@@ -197,7 +197,9 @@ def test_maps_are_initialised_as_the_librarys_linear_maps_are(llama_layer):
         assert linear.bias is None
         bound = d_in**-0.5
         assert bound * 0.999 < linear.weight.abs().max() <= bound
-        torch.testing.assert_close(linear.weight.std(), torch.tensor(bound / 3**0.5), rtol=0.02, atol=0)
+        torch.testing.assert_close(
+            linear.weight.std(), torch.tensor(bound / 3**0.5), rtol=0.02, atol=0
+        )
     assert not torch.equal(plug.into.weight.T, plug.out_of.weight)
 
 
