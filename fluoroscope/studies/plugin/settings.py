@@ -68,7 +68,9 @@ class SelectionSpec(Config):
     method: Method = "ilm"
     """Whose best layer is taken; all of the others are tabled beside it."""
 
-    also: list[Literal["plug_side", "gradient_fit", "halving"]] = ["plug_side"]
+    also: list[Literal["plug_side", "gradient_fit", "halving"]] = Field(
+        default_factory=lambda: ["plug_side"]
+    )
     """Methods beyond those of one pass over the texts, which cost more."""
 
     n_samples: PositiveInt = 2000
@@ -80,10 +82,10 @@ class SelectionSpec(Config):
     fit_steps: PositiveInt = 300
     """Steps of the gradient-fit probe, at every layer."""
 
-    keep: list[PositiveInt] = [8, 3]
+    keep: list[PositiveInt] = Field(default_factory=lambda: [8, 3])
     """Layers that are left before the first and the second round of halving."""
 
-    shares: list[float] = [0.1, 0.4]
+    shares: list[float] = Field(default_factory=lambda: [0.1, 0.4])
     """Of a whole training, that each round gives its layers."""
 
     ilm: IlmConfig = IlmConfig()
@@ -135,7 +137,7 @@ class PluginMaterial(Config):
     llm: LlmSpec = LlmSpec()
     """The large model: `llm=qwen2_0.5b`."""
 
-    datasets: list[str] = ["sst2"]
+    datasets: list[str] = Field(default_factory=lambda: ["sst2"])
     """Data sets, as a list or between spaces: `datasets="sst2 cola"`; `file:PATH` is your own."""
 
     data_dir: str | None = None
@@ -147,7 +149,7 @@ class PluginMaterial(Config):
     n_train: PositiveInt | None = None
     """Training examples to learn from, classes as in the whole; all of them if not given."""
 
-    test_on: list[str] = []
+    test_on: list[str] = Field(default_factory=list)
     """Further data sets of as many classes, on whose test sides the main arm is judged too."""
 
     seed: int = 2023
@@ -181,7 +183,7 @@ class PluginSettings(PluginMaterial):
     variant: Variant = "faithful"
     """What stands between the encoder and the head."""
 
-    beside: list[Beside] = ["base", "random_layer", "linear"]
+    beside: list[Beside] = Field(default_factory=lambda: ["base", "random_layer", "linear"])
     """What is trained beside it, alike in all else: controls, variants, other layers."""
 
     epochs: PositiveInt = 3

@@ -84,7 +84,7 @@ def _resolved(spec: PluginSpec) -> PluginConfig:
         facts = layer_facts(llm_source(spec.llm.source), spec.llm.revision)
         d_layer, n_layers = facts.d_model, facts.n_layers
         layer = check_layer(spec.layer, n_layers, spec.llm.source)
-    elif spec.beside != PluginSpec.model_fields["beside"].default and set(spec.beside) - {"base"}:
+    elif "beside" in spec.model_fields_set and set(spec.beside) - {"base"}:
         raise ConfigError(
             f"mode=base plugs nothing in, so that beside={spec.beside} has nothing to stand beside;"
             " take mode=pifi or pifi_ilm (with beside=[base,...] the encoder alone is trained too)."

@@ -15,11 +15,11 @@ from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, Loop, LoopStep, Shard, ShardContext
 from fluoroscope.studies.plugin.config import PluginConfig
-from fluoroscope.studies.plugin.steps.cost import training_cost
 from fluoroscope.studies.plugin.selection.halving import first_round, next_round
+from fluoroscope.studies.plugin.steps.cost import training_cost
 from fluoroscope.studies.plugin.steps.read import READ
 from fluoroscope.studies.plugin.steps.select import SELECT, load_scores
-from fluoroscope.studies.plugin.steps.texts import TEXTS, set_key
+from fluoroscope.studies.plugin.steps.texts import TEXTS
 from fluoroscope.studies.plugin.steps.training_loop import STATE, Training, TrainLoop
 
 FIRST, SECOND = "halve-first", "halve-second"
@@ -84,7 +84,7 @@ class _Trial(TrainLoop):
         write_json(folder / STATE, {**self.training.params, "validation_loss": best})
 
 
-def halved_layer(run: Run, config: PluginConfig, dataset: str) -> int:
+def halved_layer(run: Run, dataset: str) -> int:
     """The layer that the second round ends with."""
     return next_round(_losses(run, SECOND, dataset), 1)[0]
 

@@ -33,9 +33,7 @@ def encoder_of(run: Run, config: PluginConfig) -> Encoder:
     return run.cached(("encoder", source), lambda: load_encoder(source, revision=revision))
 
 
-def encoded_examples(
-    run: Run, config: PluginConfig, name: str, examples: list[Example]
-) -> Encoded:
+def encoded_examples(run: Run, config: PluginConfig, name: str, examples: list[Example]) -> Encoded:
     """Tokens for the encoder; made once, in the run or in the folder that runs share."""
     encoder = encoder_of(run, config)
     shared = config.outputs.preprocessed
@@ -57,8 +55,10 @@ def encoded_sides(run: Run, config: PluginConfig, name: str) -> Mapping[Split, E
     )
 
 
-def layer_of(run: Run, config: PluginConfig, layer: int, form: str) -> LayerTensors:
-    """A layer of the large model, from the layer cache."""
+def layer_of(
+    run: Run, config: PluginConfig, layer: int, form: str, *, keeps: bool = True
+) -> LayerTensors:
+    """A layer of the large model, from the layer cache; kept in memory for the next training."""
     source = llm_source(config.llm.source)
     revision = pinned_revision(run, "llm", config.llm.revision)
 
@@ -72,7 +72,7 @@ def layer_of(run: Run, config: PluginConfig, layer: int, form: str) -> LayerTens
             form="sequence" if form == "sequence" else "token",
         )
 
-    return run.cached(("layer", source, layer, form), load)
+    return run.cached(("layer", source, layer, form), load) if keeps else load()
 
 
 def cache_folder(config: PluginConfig) -> Path:

@@ -19,8 +19,8 @@ from fluoroscope.core.storage import read_json, write_parquet
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, Loop, LoopStep, Shard, ShardContext
 from fluoroscope.studies.plugin.config import PluginConfig
-from fluoroscope.studies.plugin.steps.cost import training_cost
 from fluoroscope.studies.plugin.steps.choose import CHOOSE, chosen_layer
+from fluoroscope.studies.plugin.steps.cost import training_cost
 from fluoroscope.studies.plugin.steps.read import READ
 from fluoroscope.studies.plugin.steps.texts import TEXTS
 from fluoroscope.studies.plugin.steps.training_loop import (

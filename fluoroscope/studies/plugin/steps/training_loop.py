@@ -122,9 +122,7 @@ class TrainLoop:
         if self.is_main:
             for name in self.config.test_on:
                 examples = texts_of(self.run, name).side("test")
-                found[f"test of {name}"] = encoded_examples(
-                    self.run, self.config, name, examples
-                )
+                found[f"test of {name}"] = encoded_examples(self.run, self.config, name, examples)
         return found
 
     def _judged(self, side: str, encoded: Encoded) -> pl.DataFrame:
