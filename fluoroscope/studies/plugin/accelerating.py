@@ -7,12 +7,12 @@ whenever somebody else's stand there. This is the only place that knows of it.
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import Tensor, nn
 
 from fluoroscope.core.errors import ConfigError
@@ -90,12 +90,15 @@ class Acceleration:
             # The process group, where there is one, is kept: it can be entered once.
             is_shared = torch.distributed.is_available() and torch.distributed.is_initialized()
             AcceleratorState._reset_state(reset_partial_state=not is_shared)
-            self._made = Accelerator(
-                mixed_precision=self._mixed,
-                device_placement=False,
-                cpu=self.device.type == "cpu",
-                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            )
+            # Alone is alone, whatever a launcher around this process left in the environment.
+            alone = patch_environment(local_rank=-1, pmi_size=1)
+            with nullcontext() if is_shared else alone:
+                self._made = Accelerator(
+                    mixed_precision=self._mixed,
+                    device_placement=False,
+                    cpu=self.device.type == "cpu",
+                    gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+                )
         return self._made
 
 

@@ -36,6 +36,9 @@ from fluoroscope.studies.plugin.schedule import (
 )
 from fluoroscope.studies.plugin.training_config import TrainingConfig
 
+EVALUATED = 4
+"""Batches of a step that are read at once where nothing is learnt, which takes less memory."""
+
 Row = dict[str, Any]  # Any: a number of an epoch, or whether training ended with it.
 
 
@@ -256,7 +259,7 @@ class PlugTrainer:
         logits = predict(
             self.classifier,
             self._validation,
-            batch_size=self.config.batch_size,
+            batch_size=EVALUATED * self.config.batch_size,
             device=str(self._device),
             precision=self.config.precision,
             pad_to=padded_length(self.config),

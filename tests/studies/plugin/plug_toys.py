@@ -69,3 +69,15 @@ def toy_trainer(config=None, epochs=3, seed=1, share=1.0, dropout=0.1, n=28, poo
         device="cpu",
         share=share,
     )
+
+
+def sgd(rate=5e-2):
+    """Adam makes whole steps of the rounding in gradients that are 0, as those of key biases."""
+    return {"name": "sgd", "learning_rate": rate, "new_learning_rate": rate, "warmup_share": 0.0}
+
+
+def shared_toy(seed, processes, learning_rate, device):
+    """A training that is one of `processes`, as their `make`."""
+    assert device == "cpu"
+    config = toy_config(sgd(learning_rate), processes=processes)
+    return toy_trainer(config, seed=seed, dropout=0.0, n=25)

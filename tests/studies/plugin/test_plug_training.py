@@ -117,7 +117,7 @@ def test_the_best_epoch_is_the_earliest_with_the_best_score_and_its_weights_are_
     assert found.best_epoch == values.index(best) + 1
     classifier, side = toy_classifier(seed=9), toy_side(20, 1)
     classifier.load_trained(found.tensors)
-    logits = predict(classifier, side, batch_size=8, device="cpu", precision="float32")
+    logits = predict(classifier, side, batch_size=32, device="cpu", precision="float32")
     scores = scores_of(logits, torch.from_numpy(side.labels))
     row = found.curve[found.best_epoch - 1]
     assert scores == {name: row[f"validation_{name}"] for name in SCORES}
@@ -161,6 +161,14 @@ def test_trainings_of_other_precisions_take_turns_as_if_alone():
         assert same(trainer.result(), wanted)
     assert alone[0].curve[0]["train_loss"] != alone[1].curve[0]["train_loss"]
     assert all(t.dtype == torch.float32 for t in alone[1].tensors.values())
+
+
+def test_a_launcher_around_this_process_does_not_make_it_wait_for_others(monkeypatch):
+    wanted = toy_trainer(epochs=1).train()
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2"), ("PMI_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert same(toy_trainer(epochs=1).train(), wanted)
 
 
 def test_a_step_is_that_of_the_formula_of_adam():

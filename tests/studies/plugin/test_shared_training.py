@@ -1,0 +1,145 @@
+"""Several processes that share a training do what one does, and go on after being killed."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from plug_toys import sgd, shared_toy, toy_config, toy_trainer
+
+from fluoroscope.core.errors import ConfigError, NumericsError, RunError
+from fluoroscope.core.sink import Sink
+from fluoroscope.studies.plugin.accelerating import Acceleration
+from fluoroscope.studies.plugin.shared_training import SharedTrainer
+
+ARGUMENTS = {"seed": 1, "learning_rate": 5e-2}
+
+
+class Curve(Sink):
+    def __init__(self):
+        self.steps = []
+
+    def metrics(self, step, values):
+        self.steps.append(step)
+
+
+def close(one, other, atol=1e-5):
+    assert one.tensors.keys() == other.tensors.keys()
+    for name in one.tensors:
+        torch.testing.assert_close(one.tensors[name], other.tensors[name], rtol=0, atol=atol)
+    assert (one.best_epoch, one.n_steps) == (other.best_epoch, other.n_steps)
+    for row, wanted in zip(one.curve, other.curve, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-5)
+
+
+class Threaded(Acceleration):
+    """Processes that are threads: their sums are made in a list."""
+
+    def join(self, rank, shared, barrier):
+        self.n_processes, self.rank = len(shared), rank
+        self._shared, self._barrier = shared, barrier
+
+    def total(self, values):
+        self._shared[self.rank] = values.clone()
+        self._barrier.wait()
+        total = torch.stack(self._shared).sum(dim=0)
+        self._barrier.wait()
+        return total
+
+
+@pytest.mark.parametrize("n_processes", [2, 3])
+def test_slices_of_each_batch_give_the_training_of_the_whole(n_processes):
+    """25 rows in batches of 8: the last has fewer rows than there are processes."""
+    wanted = toy_trainer(toy_config(sgd(), patience=None), dropout=0.0, n=25).train()
+    shared, barrier, found = [None] * n_processes, threading.Barrier(n_processes), {}
+    trainers = []
+    for rank in range(n_processes):
+        trainer = toy_trainer(toy_config(sgd(), patience=None), dropout=0.0, n=25)
+        trainer._mates = Threaded("float32", "cpu")
+        trainer._mates.join(rank, shared, barrier)
+        trainers.append(trainer)
+
+    def work(rank):
+        try:
+            found[rank] = trainers[rank].train()
+        except BaseException:
+            barrier.abort()
+            raise
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(n_processes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == n_processes
+    for one in found.values():
+        close(one, wanted)
+        assert all(torch.equal(one.tensors[name], found[0].tensors[name]) for name in one.tensors)
+
+
+def test_devices_that_cannot_be_shared_are_refused(tmp_path):
+    for devices in ([], ["cuda:0", "cuda:0"], ["cpu", "cuda:0"]):
+        with pytest.raises(ConfigError, match="all on the CPU or have a GPU each"):
+            SharedTrainer("plug_toys:shared_toy", {}, devices, tmp_path)
+
+
+def started(folder, **changes):
+    arguments = {**ARGUMENTS, "processes": 2, **changes}
+    return SharedTrainer("plug_toys:shared_toy", arguments, ["cpu", "cpu"], folder)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_and_again_after_both_were_killed(tmp_path):
+    with started(tmp_path) as trainer:
+        n, curve = trainer.n_iterations, Curve()
+        for step in range(n):
+            trainer.advance(step, curve)
+        whole = trainer.result()
+    close(whole, shared_toy(1, 1, 5e-2, "cpu").train())
+    assert curve.steps == [row["step"] for row in whole.curve] == [4, 8, 12]
+
+    trainer = started(tmp_path)
+    for step in range(6):
+        trainer.advance(step)
+    state = trainer.state()
+    for process in trainer._processes:
+        os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(RunError, match="died"):
+        trainer.advance(6)
+    with pytest.raises(RunError, match="have ended"):
+        trainer.advance(6)
+    with started(tmp_path) as again:
+        again.load(state)
+        for step in range(6, n):
+            again.advance(step)
+        found = again.result()
+    assert found[1:] == whole[1:]
+    assert all(torch.equal(found.tensors[name], whole.tensors[name]) for name in whole.tensors)
+    assert {path.name for path in tmp_path.iterdir()} == {"shared_training.log"}
+
+
+@pytest.mark.slow
+def test_an_error_of_the_processes_comes_back_as_it_was_and_ends_them(tmp_path):
+    trainer = started(tmp_path, learning_rate=1e30)
+    trainer.advance(0)
+    with pytest.raises(NumericsError, match="smaller learning_rate"):
+        trainer.advance(1)
+    assert all(process.poll() is not None for process in trainer._processes)
+    with pytest.raises(RunError, match="TypeError"):
+        started(tmp_path, unknown=1)
+
+
+@pytest.mark.slow
+def test_processes_end_when_nobody_holds_them(tmp_path):
+    trainer = started(tmp_path)
+    processes = trainer._processes
+    # As when the parent is killed: nothing but the end of the pipe tells them.
+    for process in processes:
+        process.stdin.close()
+    until = time.monotonic() + 60
+    while time.monotonic() < until and any(process.poll() is None for process in processes):
+        time.sleep(0.05)
+    assert [process.poll() for process in processes] == [0, 0]
+    trainer.close()
