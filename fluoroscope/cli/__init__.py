@@ -17,6 +17,7 @@ from fluoroscope.cli import (
     hallucination,
     ledger,
     organism,
+    plugin,
     results,
     steer,
     studies,
@@ -41,6 +42,7 @@ app.add_typer(organism.app, name="organism")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(gambling.app, name="gambling")
 app.add_typer(hallucination.app, name="hallucination")
+app.add_typer(plugin.app, name="plugin")
 
 
 def main() -> None:

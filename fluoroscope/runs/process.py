@@ -12,6 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from fluoroscope.core.errors import ConfigError
+from fluoroscope.runs.gpus import least_used_first
 from fluoroscope.runs.how import How
 
 
@@ -60,8 +61,13 @@ def resolve_devices(devices: str) -> list[str]:
 
 
 def worker_devices(how: How, threads: int) -> list[str]:
-    """The device of each worker on this machine: all devices in turn, for `how.workers`."""
+    """The device of each worker on this machine: all devices in turn, for `how.workers`.
+
+    Where the choice is ours (`auto`) GPUs that others use least come first.
+    """
     devices = resolve_devices(how.devices)
+    if how.devices == "auto":
+        devices = least_used_first(devices)
     if how.executor == "local":
         return devices[:1]
     cores = len(os.sched_getaffinity(0))
