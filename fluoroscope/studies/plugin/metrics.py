@@ -4,7 +4,6 @@ Means over batches are something else: the macro-F1 of 32 rows is not that of th
 the last, smaller batch counts too much.
 """
 
-import math
 from typing import Final
 
 import torch
@@ -42,12 +41,12 @@ def scores_of(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> 
         average="macro",
         zero_division=0.0,  # pyright: ignore[reportArgumentType]  # its stub knows no numbers
     )
-    mcc = float(matthews_corrcoef(wanted, predicted))
+    is_constant = len(set(wanted)) == 1 or len(set(predicted)) == 1
     return {
         "loss": loss,
         "accuracy": float((predicted == wanted).mean()),
         "macro_f1": float(f1),
         "macro_precision": float(precision),
         "macro_recall": float(recall),
-        "mcc": mcc if math.isfinite(mcc) else 0.0,
+        "mcc": 0.0 if is_constant else float(matthews_corrcoef(wanted, predicted)),
     }

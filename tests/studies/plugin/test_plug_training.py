@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from plug_toys import toy_classifier, toy_config, toy_side, toy_trainer
 
 from fluoroscope.core.errors import ConfigError, CorpusError, NumericsError
