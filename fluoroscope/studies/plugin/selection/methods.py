@@ -129,7 +129,7 @@ def score_table(
     ]
     table = pl.DataFrame([pl.Series("layer", np.arange(n_layers), pl.Int64), *columns])
     ranks: list[int | None] = [None] * n_layers
-    if method in METHODS:
+    if method is not None and method in METHODS:
         for place, layer in enumerate(_order(LayerScores(table), method), start=1):
             ranks[layer] = place
     return LayerScores(table.with_columns(pl.Series("rank", ranks, pl.Int64)))

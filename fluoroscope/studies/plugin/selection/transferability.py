@@ -1,13 +1,14 @@
 """Scores of a layer's states that need no training, by one decomposition of them each.
 
 More is better in all of them, and an orthogonal rotation or a rescaling of the states changes
-none. States and labels are centred, which is an intercept that costs nothing.
+none. States and labels are centred: an intercept, of which evidence knows nothing beforehand.
 
 - LogME (You et al. 2021, arXiv:2102.11005): log evidence of Bayesian regression on one-hot labels,
   by row. With t = alpha / beta its best beta is n / E(t), so that one number is left to search:
       max over t of  n/2 log(n / E) - n/2 + 1/2 sum_k log(t / (t + s_k^2)) - n/2 log 2 pi,
       E(t) = |y|^2 - |U'y|^2 + sum_k (u_k'y)^2 t / (t + s_k^2)
-  The paper's steps of alpha and beta end at stationary points of it; a search cannot get stuck.
+  where n is one less than there are rows, as the intercept takes one. The paper's steps of alpha
+  and beta end at stationary points of it; a search cannot get stuck.
 - H-score (Bao et al. 2019): tr(S^-1 Cov(E[F|y])), S shrunk as by Ledoit and Wolf (2004).
 - Leave-one-out ridge: y_i - yhat_-i = (y_i - yhat_i) / (1 - h_ii), for a path of penalties.
 - Variability ratio (Xie et al. 2022, Findings of EMNLP): nu = tr(S_w S_b^+) / K, where classes
@@ -109,22 +110,23 @@ def spectrum(rows: Float[np.ndarray, "n d"]) -> Spectrum:
 
 def logme(rows: Spectrum, labels: Int[np.ndarray, " n"]) -> float:
     """Mean over classes of the log evidence a row."""
-    targets = one_hot(labels)
-    return float(np.mean([log_evidence(rows, one) for one in targets.T]) / len(labels))
+    evidence = [log_evidence(rows, one) for one in one_hot(labels).T]
+    return float(np.mean(evidence) / (len(labels) - 1))
 
 
 def log_evidence(rows: Spectrum, target: Float[np.ndarray, " n"]) -> float:
     """The largest over alpha and beta, in nats, of all rows together; `target` is centred here."""
-    n, target = len(target), target - target.mean()
+    n, target = len(target) - 1, target - target.mean()
     along = (rows.left.T @ target) ** 2
     total = float(target @ target)
-    beyond = max(total - along.sum(), 0.0)
+    # What rounding leaves of nothing would be a noise to explain.
+    beyond = max(total - along.sum(), 1e-12 * total) if len(along) < n else 0.0
     squares = rows.values**2
 
     def evidence(log_ratio: Float[np.ndarray, " ratios"]) -> Float[np.ndarray, " ratios"]:
         ratio = np.exp(log_ratio)[:, None]
         shrunk = ratio / (ratio + squares)
-        error = np.maximum(beyond + shrunk @ along, 1e-14 * total)
+        error = beyond + shrunk @ along
         fit = np.log(n / error) - 1 - np.log(2 * np.pi)
         return 0.5 * (n * fit + np.log(shrunk).sum(axis=1))
 
