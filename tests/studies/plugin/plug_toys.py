@@ -10,13 +10,14 @@ from fluoroscope.data.labelled.encoding import Encoded
 from fluoroscope.models.encoders import encoder_from
 from fluoroscope.models.tiny import tiny_model
 from fluoroscope.studies.plugin.classifier import PlugClassifier
+from fluoroscope.studies.plugin.plugs import make_plug
 from fluoroscope.studies.plugin.training import PlugTrainer
 from fluoroscope.studies.plugin.training_config import OptimiserConfig, TrainingConfig
 
 N_WORDS = 12
 
 
-def toy_classifier(seed=0, dropout=0.1, n_classes=2, pooling="masked_mean"):
+def toy_classifier(seed=0, dropout=0.1, n_classes=2, pooling="masked_mean", form=None, layer=None):
     config = BertConfig(
         vocab_size=300,
         hidden_size=8,
@@ -32,7 +33,8 @@ def toy_classifier(seed=0, dropout=0.1, n_classes=2, pooling="masked_mean"):
         torch.manual_seed(seed)
         network = BertModel(config)
     encoder = encoder_from(network, tiny_model("bert").tokenizer, "toy")
-    return PlugClassifier(encoder, None, pooling, None, n_classes, dropout, seed)
+    plug = form and make_plug(form, 8, layer, 16, seed, 2.0)
+    return PlugClassifier(encoder, form, pooling, plug, n_classes, dropout, seed)
 
 
 def toy_side(n, seed=0, n_classes=2, longest=9):
@@ -58,10 +60,10 @@ def toy_config(optimiser=None, **changes):
     return TrainingConfig(optimiser=OptimiserConfig(**{**how, **(optimiser or {})}), **settings)
 
 
-def toy_trainer(config=None, epochs=3, seed=1, share=1.0, dropout=0.1, n=28, pooling="masked_mean"):
+def toy_trainer(config=None, epochs=3, seed=1, share=1.0, dropout=0.1, n=28, **classifier):
     """4 steps an epoch, the last of a smaller batch."""
     return PlugTrainer(
-        toy_classifier(dropout=dropout, pooling=pooling),
+        toy_classifier(dropout=dropout, **classifier),
         {"train": toy_side(n), "validation": toy_side(20, 1)},
         config or toy_config(),
         epochs=epochs,

@@ -10,6 +10,7 @@ from plug_toys import toy_classifier, toy_config, toy_side, toy_trainer
 from fluoroscope.core.errors import ConfigError, CorpusError, NumericsError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.tensors import read_state, write_state
+from fluoroscope.studies.plugin.form import Form
 from fluoroscope.studies.plugin.metrics import SCORES, scores_of
 from fluoroscope.studies.plugin.optimising import new_optimiser
 from fluoroscope.studies.plugin.predicting import predict
@@ -82,6 +83,21 @@ def test_put_down_at_any_one_step_it_goes_on_to_the_same_bytes(tmp_path):
         again = toy_trainer(config, epochs=2)
         again.load(read_state(tmp_path / str(step)))
         assert same(again.train(), whole.result())
+
+
+@pytest.mark.parametrize("form", [Form(), Form(reads="sequence", is_residual=True)])
+def test_a_frozen_layer_stays_as_it_is_and_out_of_states_while_the_rest_goes_on(
+    form, llama_layer, tmp_path
+):
+    plugged = {"epochs": 1, "form": form, "layer": llama_layer}
+    trainer = toy_trainer(**plugged)
+    plug = trainer.classifier.plug
+    frozen, into = plug.frozen_hash(), plug.into.weight.detach().clone()
+    whole = trainer.train()
+    assert plug.frozen_hash() == frozen
+    assert not torch.equal(plug.into.weight, into)
+    assert not any(".middle." in name for name in whole.tensors)
+    assert same(resumed_after_every_step(toy_config(), tmp_path / "state", **plugged), whole)
 
 
 def test_early_stopping_survives_a_resume_and_leaves_the_rest_undone(tmp_path):
