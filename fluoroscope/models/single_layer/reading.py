@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -220,7 +220,7 @@ def _bytes(file: File, start: int, stop: int) -> bytes:
     return bytes(target)
 
 
-def _entry(found: Mapping[str, list[int]], payload: int) -> Entry | str:
+def _entry(found: Any, payload: int) -> Entry | str:  # Any: JSON of a file.
     start, stop = found["data_offsets"]
     shape = tuple(found["shape"])
     dtype = _DTYPES.get(str(found["dtype"]))

@@ -84,12 +84,15 @@ def whole_layer(tensors: LayerTensors) -> WholeLayer:
     return WholeLayer(tensors)
 
 
-def stream_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+def stream_of(output: object) -> Tensor:
     """The residual stream among what a layer returns: alone, or the first of several.
 
     To index blindly would take the first row of the batch from layers that return it alone.
     """
-    return output if isinstance(output, Tensor) else output[0]
+    stream = output[0] if isinstance(output, tuple) else output
+    if not isinstance(stream, Tensor):
+        raise ModelError(f"A layer returned {type(stream).__name__}, where a tensor should be.")
+    return stream
 
 
 def _window(config: "PretrainedConfig", layer: int) -> int | None:
