@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Literal
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
@@ -103,7 +104,7 @@ def _resolved(spec: PluginSpec) -> PluginConfig:
     )
 
 
-def _precision(spec: PluginSpec) -> str:
+def _precision(spec: PluginSpec) -> Literal["float32", "bfloat16"]:
     asked = spec.training.precision
     if asked != "auto":
         return asked

@@ -164,7 +164,7 @@ class _Part(Sink):
     def __init__(self, beyond: Sink, name: str) -> None:
         self._beyond, self._name, self._has_begun = beyond, name, False
 
-    def progress(self, done: float, total: float | None, unit: str) -> None:
+    def progress(self, done: int, total: int, unit: str = "items") -> None:
         if not self._has_begun:
             self._beyond.message(f"Layers are scored: {self._name}.")
             self._has_begun = True

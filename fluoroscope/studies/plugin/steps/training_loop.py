@@ -1,7 +1,8 @@
 """One training as a loop, and what is written when it ends; whatever step it belongs to."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -13,12 +14,16 @@ from fluoroscope.core.tensors import State, write_tensors
 from fluoroscope.data.labelled.encoding import Encoded
 from fluoroscope.models.encoder_names import encoder_source
 from fluoroscope.models.single_layer.known import llm_source
+from fluoroscope.runs.process import resolve_devices
 from fluoroscope.runs.run import Run
 from fluoroscope.steps.models import pinned_revision
+from fluoroscope.studies.plugin.classifier import PlugClassifier
 from fluoroscope.studies.plugin.config import Arm, PluginConfig
+from fluoroscope.studies.plugin.form import Form
 from fluoroscope.studies.plugin.metrics import scores_of
 from fluoroscope.studies.plugin.predicting import predict
 from fluoroscope.studies.plugin.saved import AboutSaved
+from fluoroscope.studies.plugin.shared_training import SharedTrainer
 from fluoroscope.studies.plugin.steps.loaded import (
     encoded_examples,
     encoded_sides,
@@ -57,6 +62,46 @@ class Training:
             "seed": self.seed,
         }
 
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values.
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Training":  # Any: JSON values.
+        arm = values["arm"]
+        form = None if arm["form"] is None else Form(**arm["form"])
+        return cls(values["dataset"], Arm(arm["name"], form, arm["layer"]), values["seed"])
+
+
+def new_trainer(
+    run: Run,
+    config: PluginConfig,
+    training: Training,
+    classifier: PlugClassifier,
+    device: str,
+    share: float,
+) -> PlugTrainer:
+    """Before its first step."""
+    known = {"precision": config.precision, "max_length": config.max_length}
+    return PlugTrainer(
+        classifier,
+        encoded_sides(run, config, training.dataset),
+        config.training.model_copy(update=known),
+        epochs=config.epochs,
+        seed=training.seed,
+        device=device,
+        share=share,
+    )
+
+
+def trainer_of_process(
+    *, run: str, training: dict[str, Any], share: float, device: str
+) -> PlugTrainer:
+    """The trainer of one of the processes that share a training; arguments are JSON."""
+    opened = Run.open(Path(run), device)
+    one = Training.from_json(training)
+    classifier = new_classifier(opened, opened.config, one.dataset, one.arm, one.seed)
+    return new_trainer(opened, opened.config, one, classifier, device, share)
+
 
 class TrainLoop:
     """One training, and what is written when it ends."""
@@ -73,20 +118,32 @@ class TrainLoop:
     ) -> None:
         self.run, self.config, self.training, self.device = run, config, training, device
         self.is_main = is_main
-        dataset, seed = training.dataset, training.seed
-        self.classifier = new_classifier(run, config, dataset, training.arm, seed)
-        self.trainer = PlugTrainer(
-            self.classifier,
-            encoded_sides(run, config, dataset),
-            config.training.model_copy(
-                update={"precision": config.precision, "max_length": config.max_length}
-            ),
-            epochs=config.epochs,
-            seed=seed,
-            device=device,
-            share=share,
-        )
+        self.classifier = new_classifier(run, config, training.dataset, training.arm, training.seed)
+        self.trainer = self._new_trainer(share)
         self.n_iterations = self.trainer.n_iterations
+
+    def _new_trainer(self, share: float) -> PlugTrainer | SharedTrainer:
+        run, config, training, n = self.run, self.config, self.training, self._n_processes
+        if n == 1:
+            return new_trainer(run, config, training, self.classifier, self.device, share)
+        self._between = TemporaryDirectory(prefix="fluoroscope-shared-")
+        on_gpus = self.device.startswith("cuda")
+        arguments = {
+            "run": str(run.folder.resolve()),
+            "training": training.to_json(),
+            "share": share,
+        }
+        return SharedTrainer(
+            f"{__name__}:trainer_of_process",
+            arguments,
+            resolve_devices("auto")[:n] if on_gpus else ["cpu"] * n,
+            Path(self._between.name),
+            threads=run.threads,
+        )
+
+    @property
+    def _n_processes(self) -> int:
+        return self.config.training.processes
 
     def advance(self, iteration: int, sink: Sink) -> None:
         self.trainer.advance(iteration, sink)
