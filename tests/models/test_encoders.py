@@ -94,6 +94,12 @@ def test_every_weight_of_a_loaded_body_learns(family, tmp_path):
     assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
 
 
+def test_a_network_that_was_frozen_learns_again():
+    network = bert_network().requires_grad_(False)
+    encoder = encoder_from(network, bert_tokenizer(), "it")
+    assert all(weight.requires_grad for weight in encoder.parameters())
+
+
 def test_a_pooler_is_left_out_whether_it_is_in_the_file_or_not(tmp_path):
     network = bert_network()
     bert_tokenizer().save_pretrained(tmp_path)

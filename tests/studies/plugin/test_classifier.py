@@ -78,6 +78,8 @@ def test_a_head_is_initialised_as_the_librarys_and_by_the_seed_alone(bert):
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
         assert 0.1 * 12**-0.5 < a.abs().max() <= 12**-0.5
+    square = classifier_of(bert, n_classes=12).head
+    assert not torch.equal(square[0].weight, square[3].weight)
 
 
 def test_with_and_without_a_plug_heads_start_the_same(bert, llama_layer):

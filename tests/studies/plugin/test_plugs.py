@@ -96,6 +96,15 @@ def test_a_plug_of_sequences_sees_what_is_before_and_no_padding(llama_layer):
         assert moved[1 - row].max() == 0
 
 
+def test_a_plug_of_sequences_goes_by_the_mask_wherever_padding_is(llama_layer):
+    plug = plug_of(VARIANTS["sequence"], llama_layer)
+    mask = torch.tensor([[1, 0, 1, 1]])
+    changed = H[:1].clone()
+    changed[0, 1] += 1
+    kept = mask[0].bool()
+    assert torch.equal(plug(changed, mask)[0, kept], plug(H[:1], mask)[0, kept])
+
+
 def test_order_matters_to_a_plug_of_sequences(llama_layer):
     plug = plug_of(VARIANTS["sequence"], llama_layer)
     ones = torch.ones(1, 4, dtype=torch.int64)
