@@ -195,7 +195,7 @@ class PluginSettings(PluginMaterial):
     selection: SelectionSpec = SelectionSpec()
     """How a layer is chosen."""
 
-    keep: Literal["main", "all", "none"] = "main"
+    keep: Literal["main", "all", "nothing"] = "main"
     """Whose trained weights stay in the run."""
 
     outputs: OutputsSpec = OutputsSpec()
