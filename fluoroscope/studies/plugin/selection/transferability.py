@@ -160,12 +160,12 @@ def loo_ridge(rows: Spectrum, labels: Int[np.ndarray, " n"]) -> LooRidge:
     n, targets = len(labels), one_hot(labels)
     centred = targets - targets.mean(axis=0)
     along = rows.left.T @ centred
-    squares = rows.values**2
+    squares, weights = rows.values**2, rows.left**2
     errors = []
     for penalty in PENALTIES * squares[0]:
         kept = squares / (squares + penalty)
-        leverage = 1 / n + rows.left**2 @ kept
-        missed = centred - (rows.left * kept) @ along
+        leverage = 1 / n + weights @ kept
+        missed = centred - rows.left @ (kept[:, None] * along)
         errors.append(missed / np.maximum(1 - leverage, 1e-12)[:, None])
     best = int(np.argmin([(error**2).mean() for error in errors]))
     predictions = targets - errors[best]
