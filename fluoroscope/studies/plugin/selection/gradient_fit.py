@@ -95,7 +95,7 @@ def gradient_fit(
         }
         _train(weights, data, layer, batches, config, rms)
         found.append(_judged(weights, data, layer, config, rms))
-        sink.progress(number + 1, len(input_rms) if input_rms is not None else 0, "layers")
+        sink.progress(number + 1, number + 1 if input_rms is None else len(input_rms), "layers")
     return GradientFit(*np.array(found).T)
 
 

@@ -39,13 +39,16 @@ def mandatory(n_layers: int) -> list[int]:
 def mean_ranks(
     scores: Mapping[str, Float[np.ndarray, " layers"]],
 ) -> Float[np.ndarray, " layers"]:
-    """Mean over methods of each layer's rank, 1 the best; equals share theirs."""
+    """Mean over methods of each layer's rank, 1 the best; equals share theirs. What is not a
+    number, as of a training that broke down, is worst.
+    """
     if not scores:
         raise ConfigError("Ranks are of one method's scores at least; none was given.")
-    missing = [name for name, one in scores.items() if np.isnan(one).any()]
+    missing = [name for name, one in scores.items() if np.isnan(one).all()]
     if missing:
-        raise NumericsError(f"The scores of {missing[0]} are not numbers for all layers.")
-    return np.mean([rankdata(-one) for one in scores.values()], axis=0)
+        raise NumericsError(f"No score of {missing[0]} is a number, so it ranks no layer.")
+    known = [np.where(np.isnan(one), -np.inf, one) for one in scores.values()]
+    return np.mean([rankdata(-one) for one in known], axis=0)
 
 
 def first_round(

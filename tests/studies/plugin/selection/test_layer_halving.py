@@ -15,6 +15,7 @@ def test_ranks_are_averaged_over_methods_and_equals_share_theirs():
     ranks = mean_ranks({"a": np.array([3.0, 1.0, 1.0]), "b": np.array([0.1, 0.2, 0.3])})
     # By a: 1, 2.5, 2.5; by b: 3, 2, 1.
     np.testing.assert_array_equal(ranks, [2.0, 2.25, 1.75])
+    np.testing.assert_array_equal(mean_ranks({"a": np.array([np.nan, -9.0, 1.0])}), [3, 2, 1])
 
 
 def test_the_middle_and_the_last_layer_are_always_among_the_first():
@@ -49,7 +50,7 @@ def test_costs_are_in_whole_trainings():
 def test_scores_that_are_missing_or_too_few_rooms_are_errors():
     with pytest.raises(ConfigError, match="all of the 5 layers"):
         first_round({"plug_side": np.ones(4)}, 5)
-    with pytest.raises(NumericsError, match="gradient_fit are not numbers"):
-        first_round({"gradient_fit": np.array([1.0, np.nan, 2.0])}, 3, keep=2)
+    with pytest.raises(NumericsError, match="No score of gradient_fit"):
+        first_round({"gradient_fit": np.full(3, np.nan)}, 3, keep=2)
     with pytest.raises(ConfigError, match="keep=1 is too few"):
         first_round({"plug_side": np.ones(4)}, 4, keep=1)

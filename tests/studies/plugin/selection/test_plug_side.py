@@ -1,5 +1,7 @@
 """A layer is found by what its weights do, and not by how loudly."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,13 @@ from planted_layers import Twist, even_labels
 from scipy.stats import binom
 
 from fluoroscope.core.errors import ConfigError, NumericsError
+from fluoroscope.models.single_layer.loading import load_layer
+from fluoroscope.models.single_layer.one_token import one_token_layer
+from fluoroscope.studies.plugin.selection.gradient_fit import (
+    Fitting,
+    GradientFitConfig,
+    gradient_fit,
+)
 from fluoroscope.studies.plugin.selection.plug_side import (
     branch,
     plug_scores,
@@ -101,6 +110,20 @@ def test_shuffled_labels_choose_by_chance():
         hits += int(found.loo.argmax()) == 1
     low, high = binom.ppf([0.001, 0.999], n_tries, 1 / 4)
     assert low <= hits <= high
+
+
+def test_layers_of_a_real_model_are_scored_both_ways_and_left_as_they_are(stories_folder: Path):
+    pooled, labels, _ = even_labels(60, D)
+    layers = [one_token_layer(load_layer(str(stories_folder), layer)) for layer in (0, 4)]
+    before = [one.clone() for layer in layers for one in layer.parameters()]
+    found = plug_scores(pooled, labels, layers, np.array([0.3, 1.1]), 64, SEED)
+    fitting = Fitting(pooled[:40], labels[:40], pooled[40:], labels[40:])
+    fit = gradient_fit(fitting, layers, 64, SEED, GradientFitConfig(n_steps=5))
+    for values in (*found, *fit):
+        assert np.isfinite(values).all()
+    assert found.loo[0] != found.loo[1]
+    after = [one for layer in layers for one in layer.parameters()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_another_number_of_layers_and_infinities_are_errors():
