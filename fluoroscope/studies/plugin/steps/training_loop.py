@@ -23,6 +23,7 @@ from fluoroscope.studies.plugin.form import Form
 from fluoroscope.studies.plugin.metrics import scores_of
 from fluoroscope.studies.plugin.predicting import predict
 from fluoroscope.studies.plugin.saved import AboutSaved
+from fluoroscope.studies.plugin.schedule import padded_length
 from fluoroscope.studies.plugin.shared_training import SharedTrainer
 from fluoroscope.studies.plugin.steps.loaded import (
     encoded_examples,
@@ -32,6 +33,7 @@ from fluoroscope.studies.plugin.steps.loaded import (
 )
 from fluoroscope.studies.plugin.steps.texts import set_key
 from fluoroscope.studies.plugin.training import PlugTrainer
+from fluoroscope.studies.plugin.training_config import TrainingConfig
 
 CURVE, PREDICTIONS, TRAINED, STATE = (
     "curve.parquet",
@@ -81,16 +83,21 @@ def new_trainer(
     share: float,
 ) -> PlugTrainer:
     """Before its first step."""
-    known = {"precision": config.precision, "max_length": config.max_length}
     return PlugTrainer(
         classifier,
         encoded_sides(run, config, training.dataset),
-        config.training.model_copy(update=known),
+        resolved_training(config),
         epochs=config.epochs,
         seed=training.seed,
         device=device,
         share=share,
     )
+
+
+def resolved_training(config: PluginConfig) -> TrainingConfig:
+    """With what only the encoder and the machine tell."""
+    known = {"precision": config.precision, "max_length": config.max_length}
+    return config.training.model_copy(update=known)
 
 
 def trainer_of_process(
@@ -156,6 +163,8 @@ class TrainLoop:
 
     def finish(self, folder: Path, sink: Sink) -> None:
         done = self.trainer.result()
+        if isinstance(self.trainer, SharedTrainer):
+            self.trainer.close()
         self.classifier.load_trained(done.tensors)
         write_parquet(folder / CURVE, pl.DataFrame(done.curve, infer_schema_length=None))
         frames = [self._judged(side, encoded) for side, encoded in self._sides().items()]
@@ -189,6 +198,7 @@ class TrainLoop:
             batch_size=4 * self.config.training.batch_size,
             device=self.device,
             precision=self.config.precision,
+            pad_to=padded_length(resolved_training(self.config)),
         )
         name = side.removeprefix("test of ") if side.startswith("test of") else None
         by_id = {one.id: one for one in texts_of(self.run, name or self.training.dataset).examples}
