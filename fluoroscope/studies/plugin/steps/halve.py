@@ -42,7 +42,7 @@ class HalveStep(LoopStep):
 
     def cost(self) -> Cost:
         selection = self.config.selection
-        n = min(selection.keep[self.number] + (0 if self.number else 2), self.config.n_layers)
+        n = min(selection.keep[self.number], self.config.n_layers)
         return training_cost(self.config, n_arms=n, n_seeds=1, share=selection.shares[self.number])
 
     def shards(self, run: Run) -> Sequence[Shard]:
