@@ -8,10 +8,10 @@ other words than the judgement's. Of each review there is one pair of each class
 text by itself tells anything.
 """
 
-import itertools
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,12 @@ from fluoroscope.core.seeding import stream
 from fluoroscope.data.labelled.base import GatheredExamples, LabelledSet, check_classes
 from fluoroscope.data.labelled.example import Example, Splitting, Task, example_id, group_of
 from fluoroscope.data.labelled.splitting import Found, split_examples
-from fluoroscope.organism.prompts import pick
-from fluoroscope.organism.reviews import Clause
-from fluoroscope.organism.world import World
+from fluoroscope.organism.reviews import Clause, ReviewPrompt, review_prompt
+from fluoroscope.organism.world import SEED, World
 
 PURPOSE = "labelled"
-_APART = 16
-"""Reviews that are looked through for words of one: enough to name three other things."""
+_N_REVIEWS = 256
+"""Of the world's, whose judgements are put together anew."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class OrganismSet(LabelledSet):
     """Its sides are drawn by group, whichever splitting is asked for."""
 
     n: int
-    """Reviews that are drawn; the same one twice is one."""
+    """Different reviews."""
 
     needs_place = False
 
@@ -65,13 +64,11 @@ class ReviewSet(OrganismSet):
     classes = ("negative", "positive")
 
     def examples(self) -> Iterator[Example]:
-        world = World()
-        drawn = {one.text: one for one in (world.review(PURPOSE, i) for i in range(self.n))}
-        for text, review in drawn.items():
+        for review in drawn_reviews(self.n):
             things = " ".join(sorted(clause.aspect for clause in review.clauses))
             yield Example(
-                id=example_id(self.name, text, None),
-                text=text,
+                id=example_id(self.name, review.text, None),
+                text=review.text,
                 pair=None,
                 label=int(review.value),
                 split="train",
@@ -87,15 +84,12 @@ class InferenceSet(OrganismSet):
     classes = ("entailment", "neutral", "contradiction")
 
     def examples(self) -> Iterator[Example]:
-        world = World()
-        for index in range(self.n):
-            review = world.review(PURPOSE, index)
-            said = {clause.aspect: clause.praises for clause in review.clauses}
-            luck = stream(world.seed, PURPOSE, "inference", index)
-            stated = self._stated(world, index, said, luck)
+        clauses, luck = world_clauses(), stream(SEED, PURPOSE, "inference")
+        for review in drawn_reviews(self.n):
             first, _, _ = review.text.partition("\n")
+            said = {clause.aspect: clause.praises for clause in review.clauses}
             for label, name in enumerate(self.classes):
-                pair = f"{stated[name]}."
+                pair = f"{_stated(name, said, clauses, luck)}."
                 yield Example(
                     id=example_id(self.name, first, pair),
                     text=first,
@@ -105,20 +99,38 @@ class InferenceSet(OrganismSet):
                     group_id=group_of(first),
                 )
 
-    def _stated(
-        self, world: World, index: int, said: Mapping[str, bool], luck: np.random.Generator
-    ) -> dict[str, Clause]:
-        """Class -> a judgement that is so related to what is said, in words of other reviews."""
-        others = (world.review(f"{PURPOSE} pair", i) for i in itertools.count(_APART * index))
-        clauses = (clause for other in others for clause in other.clauses)
-        neutral = next(clause for clause in clauses if clause.aspect not in said)
-        found = {"neutral": neutral}
-        for name, is_true in (("entailment", True), ("contradiction", False)):
-            aspect = pick(list(said), luck)
-            clause = next(clauses)._replace(aspect=aspect)
-            is_so = clause.praises == said[aspect]
-            found[name] = clause if is_so == is_true else clause.flipped()
-        return found
+
+@cache
+def world_clauses() -> tuple[Clause, ...]:
+    """The judgements of some of the world's reviews."""
+    world = World(SEED)
+    reviews = (world.review(PURPOSE, index) for index in range(_N_REVIEWS))
+    return tuple(clause for review in reviews for clause in review.clauses)
+
+
+def drawn_reviews(n: int) -> list[ReviewPrompt]:
+    """`n` reviews, no two the same, each of judgements of three things."""
+    clauses, luck = world_clauses(), stream(SEED, PURPOSE, "reviews")
+    found: dict[str, ReviewPrompt] = {}
+    while len(found) < n:
+        first, second, third = (clauses[i] for i in luck.integers(len(clauses), size=3).tolist())
+        if len({first.aspect, second.aspect, third.aspect}) == 3:
+            review = review_prompt((first, second, third))
+            found[review.text] = review
+    return list(found.values())
+
+
+def _stated(
+    name: str, said: Mapping[str, bool], clauses: Sequence[Clause], luck: np.random.Generator
+) -> Clause:
+    """A judgement so related to what is said of things, that is, whether each is praised."""
+    while True:
+        clause = clauses[int(luck.integers(len(clauses)))]
+        if (clause.aspect in said) != (name == "neutral"):
+            break
+    if name == "neutral" or (clause.praises == said[clause.aspect]) == (name == "entailment"):
+        return clause
+    return clause.flipped()
 
 
 REVIEWS = ReviewSet()

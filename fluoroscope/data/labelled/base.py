@@ -150,4 +150,8 @@ def limited(examples: Sequence[Example], n: int, seed: int) -> list[Example]:
     if n >= len(ordered):
         return ordered
     taken = some_groups(ordered, n, seed, "limited")
+    if not taken:
+        raise CorpusError(
+            f"No group of examples fits a limit of {n}: groups are kept whole. Raise the limit."
+        )
     return [one for one in ordered if one.group_id in taken]

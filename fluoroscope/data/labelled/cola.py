@@ -30,5 +30,6 @@ COLA = WrittenSet(
             columns_of("source", "label", "star", "text"),
         ),
     ),
+    unlabelled={"-1": "its label is not public"},
     sides=_SIDES,
 )

@@ -121,7 +121,8 @@ def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _check_length(tokenizer: PreTrainedTokenizerBase, max_length: int, has_pairs: bool) -> None:
-    n_special = tokenizer.num_special_tokens_to_add(pair=has_pairs)
+    pairs = (False, True) if has_pairs else (False,)
+    n_special = max(tokenizer.num_special_tokens_to_add(pair=pair) for pair in pairs)
     if max_length <= n_special + has_pairs:
         raise ConfigError(
             f"max_length must be above {n_special + has_pairs}, as the tokenizer adds {n_special} "
@@ -190,9 +191,11 @@ def _rows(
     max_length: int,
     has_segments: bool,
 ) -> Iterator[tuple[list[int], list[int]]]:
-    # A decoder may put nothing between two texts, which would then be read as one.
-    n_added = [tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True)]
-    between = "" if n_added[1] > n_added[0] else "\n"
+    # A decoder may put nothing between two texts, which would then be read as one, and leave out
+    # the token that it begins a single text with.
+    n_single, n_pair = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
+    between = "" if n_pair > n_single else "\n"
+    begin = list(tokenizer("")["input_ids"])[:1] if n_pair < n_single else []
     # A row of no tokens has no mean and no last token.
     filler = special_token(tokenizer, "eos", "bos", "pad")
     for start in range(0, len(examples), _AT_ONCE):
@@ -203,14 +206,16 @@ def _rows(
                 f"{len(pairs)} of {len(some)} examples are pairs; encode pairs and single texts "
                 "apart."
             )
+        front = begin if pairs else []
         found = tokenizer(
             [one.text for one in some],
             pairs or None,
             truncation="longest_first",
-            max_length=max_length,
+            max_length=max_length - len(front),
             return_attention_mask=False,
             return_token_type_ids=has_segments,
         )
         for row, ids in enumerate(found["input_ids"]):
             kinds = found["token_type_ids"][row] if has_segments else []
-            yield (ids, kinds) if ids else ([filler or 0], [0])
+            whole = [*front, *ids]
+            yield (whole, [0] * len(front) + kinds) if whole else ([filler or 0], [0])

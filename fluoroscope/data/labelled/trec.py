@@ -20,7 +20,7 @@ _KINDS = {
     "loc": "location",
     "num": "number",
 }
-_NUMBERED = ("desc", "enty", "abbr", "hum", "num", "loc")
+_NUMBERED = ("desc", "enty", "abbr", "hum", "loc", "num")
 
 
 def _raw(file: Path) -> Iterator[Values]:
