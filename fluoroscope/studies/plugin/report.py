@@ -43,7 +43,7 @@ def write_report(run: Run, config: PluginConfig, sink: Sink) -> None:
     if config.outputs.wandb:
         from fluoroscope.studies.plugin.wandb_log import write_wandb
 
-        sink.message(f"Written for Weights & Biases: {write_wandb(run, config)} runs")
+        sink.message(f"Written for Weights & Biases: {write_wandb(run, config, found)} runs")
 
 
 def _facts(found: Findings) -> Mapping[str, str | float | int]:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from fluoroscope.core.intervals import Interval
-from fluoroscope.plots.chart import Axis, Bars, Chart, Line, Mark
+from fluoroscope.plots.chart import Bars, Chart, Line, Mark
 from fluoroscope.runs.interval_text import without_nan
 from fluoroscope.runs.report import Report
 from fluoroscope.studies.plugin.comparing import Draws, Judged
@@ -50,7 +50,13 @@ def add_accuracy(report: Report, found: Findings) -> None:
     )
     rows = list(_rows(found))
     accuracy = [{**key, **_accuracy(found, judged, side)} for key, judged, side in rows]
-    report.figure("accuracy_by_arm", _bars(accuracy), "Test accuracy, with 95 % intervals.")
+    report.figure(
+        "accuracy_by_arm",
+        _bars(accuracy),
+        "Test accuracy, with 95 % intervals. Where an arm gets all "
+        "right, nothing tells how alike the examples of a group are, and each group counts once: "
+        "the interval is wide.",
+    )
     report.table("accuracy", _frame(accuracy), "Test accuracy.")
     others = [
         {**key, **_ends(found, judged, side, ("macro_f1", "mcc", "loss"))}
@@ -69,7 +75,8 @@ def add_differences(report: Report, found: Findings) -> None:
         "differences_by_arm",
         _forest(found),
         "Accuracy of the main arm less that of each other, on the same examples and seeds. Above "
-        "0 the main arm is better.",
+        "0 the main arm is better. Where two arms are right on the same examples each group "
+        "counts once, so that the interval is wide.",
     )
     frame = differences_table(found)
     caption = "`n_gained`: examples that the main arm gets right with more seeds; `n_lost`: fewer."
@@ -243,7 +250,7 @@ def _bars(rows: list[Row]) -> Chart:
                 [row["accuracy_high"] for row in own],
             )
         )
-    return Chart.grid(panels, y=Axis("test accuracy", limits=(0, 1)), columns=2)
+    return Chart.grid(panels, y="test accuracy", columns=2)
 
 
 def _forest(found: Findings) -> Chart:
@@ -281,7 +288,8 @@ def _curves(found: Findings, one: SetFindings, what: str) -> Chart:
         own, marks = found.curves.filter(is_its), list[Mark]()
         for seed in found.config.all_seeds:
             rows = own.filter(pl.col("seed") == seed)
-            for side, style in (("train", "dashed"), ("validation", "solid")):
+            for side in ("train", "validation"):
+                style = "dashed" if side == "train" else "solid"
                 y = rows[f"{side}_{what}"]
                 marks.append(Line(f"seed {seed}", rows["epoch"], y, style=style, markers=True))
         panels[label_of(arm)] = marks

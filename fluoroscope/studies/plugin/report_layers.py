@@ -47,7 +47,12 @@ def add_choice(report: Report, run: Run, found: Findings) -> None:
         "model**, which is something else, so nothing makes the one foretell the other. "
         "`plug_side` and `gradient_fit` measure the weights themselves."
     )
-    report.table("choices", choices_table(run, found), "Which layer each method takes.")
+    report.table(
+        "choices",
+        choices_table(run, found),
+        "Which layer each method takes; `n_as_good` layers have its score, and of equals the first "
+        "is taken: where that is all of them, the method says nothing.",
+    )
     for one in found.sets:
         scores, file = load_scores(run, one.name), file_name(one.name)
         report.subsection(f"Scores of {one.name}")
@@ -100,10 +105,12 @@ def add_read(report: Report, run: Run, found: Findings) -> None:
 
 
 def choices_table(run: Run, found: Findings) -> pl.DataFrame:
-    """A row a data set and method; with the accuracy where that layer was trained."""
+    """A row a data set and method, with the accuracy where that layer was trained."""
     rows = []
     for one in found.sets:
         trained = {arm.layer: arm for arm in one.arms if arm.name == one.main.name}
+        known = load_scores(run, one.name).by_method()
+        as_good = {name: int((own == np.nanmax(own)).sum()) for name, own in known.items()}
         for method, layer in choices_of(run, one.name).items():
             arm = trained.get(layer)
             rows.append(
@@ -111,12 +118,13 @@ def choices_table(run: Run, found: Findings) -> pl.DataFrame:
                     "data_set": one.name,
                     "method": method,
                     "layer": layer,
+                    "n_as_good": as_good.get(method),
                     "is_main": method == found.config.selection.method,
                     "accuracy": None if arm is None else one.judged[arm.key].right.mean(),
                     "measures": MEASURES.get(method, ""),
                 }
             )
-    return pl.DataFrame(rows, schema_overrides={"accuracy": pl.Float64})
+    return pl.DataFrame(rows, schema_overrides={"accuracy": pl.Float64, "n_as_good": pl.Int64})
 
 
 def pca_chart(features: LayerFeatures, classes: list[str], chosen: int | None) -> Chart:

@@ -5,7 +5,7 @@ need no training foretold of it.
 import numpy as np
 import polars as pl
 
-from fluoroscope.plots.chart import Chart, Line, Mark, Scatter
+from fluoroscope.plots.chart import Axis, Chart, Line, Mark, Panel, Reference
 from fluoroscope.runs.events import read_events
 from fluoroscope.runs.interval_text import between
 from fluoroscope.runs.report import Report
@@ -31,7 +31,8 @@ def add_sweep(report: Report, run: Run, found: Findings) -> None:
         "layers",
         _by_layer(found, swept),
         "Test accuracy by layer with 95 % intervals (groups of examples and seeds drawn again); "
-        "dotted: the encoder alone and controls. The point is the chosen layer.",
+        "dotted: the encoder alone and controls. Where all is right, the interval is wide: each "
+        "group of examples counts once.",
     )
     if found.config.chooses:
         frame = pl.concat([_agreement(run, found, one) for one in swept])
@@ -99,7 +100,7 @@ def _best(own: pl.DataFrame) -> float:
 
 
 def _by_layer(found: Findings, swept: list[SetFindings]) -> Chart:
-    panels: dict[str, list[Mark]] = {}
+    panels: list[Panel] = []
     for one in swept:
         keys = _layers(one)
         ends = [found.scores(one.judged[key], one.side)["accuracy"] for key in keys.values()]
@@ -111,10 +112,9 @@ def _by_layer(found: Findings, swept: list[SetFindings]) -> Chart:
                 level = float(one.judged[arm.key].right.mean())
                 ends_of = layers[[0, -1]]
                 marks.append(Line(arm.name, ends_of, [level, level], style="dotted"))
-        if one.layer is not None:
-            marks.append(Scatter("chosen", [one.layer], [value[list(keys).index(one.layer)]]))
-        panels[one.name] = marks
-    return Chart.grid(panels, x="layer", y="test accuracy", columns=2, share_y=False)
+        taken = [] if one.layer is None else [Reference(one.layer, "chosen", axis="x")]
+        panels.append(Panel(marks, one.name, taken))
+    return Chart(panels, Axis("layer"), Axis("test accuracy"), columns=2, share_y=False)
 
 
 def _seconds(run: Run) -> str:

@@ -45,7 +45,7 @@ def headline(found: Findings, one: SetFindings) -> list[str]:
     ]
     compared = found.of_set(one.name)
     named = [other for other in compared if not found.is_sweep(one, other.arm)]
-    said += [f"It {_outcome(other)}." for other in named]
+    said += _outcomes(named)
     layers = [other for other in compared if found.is_sweep(one, other.arm)]
     if layers:
         n = {kind: sum(other.outcome == kind for other in layers)
@@ -65,10 +65,19 @@ def caveats(found: Findings) -> list[str]:
     return [said for said in (rule(found) for rule in rules) if said]
 
 
-def _outcome(other: Compared) -> str:
-    outcome = other.outcome
-    verb = f"**{outcome}**" if outcome != "did not beat" else outcome
-    return f"{verb} {label_of(other.arm)} ({between(*other.interval)}, q = {other.q:.2g})"
+def _outcomes(named: Sequence[Compared]) -> list[str]:
+    """A sentence for each outcome that there is."""
+    said = []
+    for outcome in ("beat", "was worse than", "did not beat"):
+        those = [
+            f"{label_of(other.arm)} ({between(*other.interval)}, q = {other.q:.2g})"
+            for other in named
+            if other.outcome == outcome
+        ]
+        if those:
+            verb = outcome if outcome == "did not beat" else f"**{outcome}**"
+            said.append(f"It {verb} {_and(those)}.")
+    return said
 
 
 def _worth(named: Sequence[Compared]) -> list[str]:

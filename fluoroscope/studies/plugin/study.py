@@ -27,6 +27,7 @@ from fluoroscope.studies.plugin.steps.read import READ, ReadStep
 from fluoroscope.studies.plugin.steps.select import SELECT, SelectStep
 from fluoroscope.studies.plugin.steps.texts import TEXTS, TextsStep, files_of
 from fluoroscope.studies.plugin.steps.train import TRAIN, TrainStep
+from fluoroscope.studies.plugin.wandb_log import check_wandb
 
 
 class PluginStudy(Study[PluginSpec, PluginConfig]):
@@ -70,6 +71,8 @@ class PluginStudy(Study[PluginSpec, PluginConfig]):
 
 
 def _resolved(spec: PluginSpec) -> PluginConfig:
+    if spec.outputs.wandb:
+        check_wandb()
     for name in (*spec.datasets, *spec.test_on):
         labelled_set(name)
     source = encoder_source(spec.model.source)
