@@ -153,7 +153,7 @@ def _remembered(
             if read_metadata(path) == {"sha256": _checksum(tensors)}:
                 return tensors
         except DamagedError:
-            path.unlink()
+            path.unlink(missing_ok=True)
     tensors = _tokenized(examples, tokenizer, max_length)
     write_tensors(path, tensors, {"sha256": _checksum(tensors)})
     return tensors
