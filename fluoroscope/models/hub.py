@@ -230,8 +230,14 @@ def stream_range(
         # Compressed on its way, a range would be of something else.
         own = {"Range": f"bytes={position}-{stop - 1}", "Accept-Encoding": "identity"}
         headers = {**build_hf_headers(), **own}
+        # It cannot try again once blocks have come; below, what came is kept.
         with http_stream_backoff(
-            "GET", url, max_retries=2, headers=headers, timeout=_TIMEOUT_S
+            "GET",
+            url,
+            max_retries=2,
+            retry_on_exceptions=(),
+            headers=headers,
+            timeout=_TIMEOUT_S,
         ) as answer:
             hf_raise_for_status(answer)
             if answer.status_code != _PARTIAL:
@@ -281,7 +287,10 @@ def _fetch(name: str, revision: str | None, patterns: list[str] | None = None) -
         )
         return ModelFiles(Path(folder), info.sha)
 
-    return _ask(name, revision, ask, lambda reason: _cached(name, revision, reason, "model"))
+    def from_cache(reason: str) -> ModelFiles:
+        return _cached(name, revision, reason, "model", patterns)
+
+    return _ask(name, revision, ask, from_cache)
 
 
 T = TypeVar("T")
@@ -317,9 +326,14 @@ def _ask(
         return offline(f"the hub cannot be reached ({_first_line(error)})")
 
 
-def _cached(name: str, revision: str | None, reason: str, kind: str) -> ModelFiles:
+def _cached(
+    name: str, revision: str | None, reason: str, kind: str, patterns: list[str] | None = None
+) -> ModelFiles:
     try:
-        folder = snapshot_download(name, revision=revision, local_files_only=True)
+        # Files that are not like `patterns` may be missing.
+        folder = snapshot_download(
+            name, revision=revision, local_files_only=True, allow_patterns=patterns
+        )
     except (OSError, ValueError):
         raise ModelError(
             f"The {kind} {name} cannot be had: it is not a folder here, not in the hub's cache, "

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from fluoroscope.core.config import settings_hash
@@ -36,23 +37,33 @@ class Checkpoint:
     revision: str | None
     """The hub commit."""
 
-    folder: Path | None
-    files: tuple[str, ...]
+    folder: Path
+    """Of a repository it is in the hub's cache, with some of the files."""
 
     @classmethod
     def find(cls, source: str, revision: str | None) -> "Checkpoint":
         """Of a folder, a model of the package, or a hub id."""
         folder, commit = find_model(source, revision, ["config.json"])
-        if commit is not None:
-            repository = find_repository(source, commit)
-            return cls(source, commit, None, repository.files)
-        name = source if source in SHIPPED else folder.resolve().name
-        files = sorted(path.name for path in folder.iterdir() if path.is_file())
-        return cls(name, None, folder, tuple(files))
+        is_named = commit is not None or source in SHIPPED
+        return cls(source if is_named else folder.resolve().name, commit, folder)
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The names of its files, those on the hub among them."""
+        here = tuple(sorted(path.name for path in self.folder.iterdir() if path.is_file()))
+        if self.revision is None:
+            return here
+        try:
+            return find_repository(self.name, self.revision).files
+        except ModelError:
+            # Without a network, what was fetched by hand may do.
+            if any(one in here or f"{one}{_INDEX}" in here for one in _ONE_FILE):
+                return here
+            raise
 
     def fingerprint(self) -> str:
         """What tells its weights from others, without reading them whole."""
-        if self.folder is None:
+        if self.revision is not None:
             return f"{COMMIT}{self.revision}"
         config = self.folder / "config.json"
         return settings_hash(fingerprints([*weight_files(self.folder), config]))
@@ -71,7 +82,7 @@ class Checkpoint:
 
     def path(self, file: str) -> Path:
         """A whole file, fetched where it is not here."""
-        if self.folder is not None:
+        if self.revision is None:
             return self.folder / file
         return fetch_file(self.name, self.revision, file)
 
@@ -90,7 +101,7 @@ class Checkpoint:
         return SafetensorsShard(HubFile(self.name, self.revision, file))
 
     def cached(self, file: str) -> Path | None:
-        if self.folder is not None:
+        if self.revision is None:
             path = self.folder / file
             return path if path.is_file() else None
         return cached_file(self.name, self.revision, file)

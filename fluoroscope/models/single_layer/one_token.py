@@ -29,8 +29,8 @@ class OneTokenLayer(nn.Module):
         self.arrangement = layout.arrangement
         self.attention = _attention(read, is_fused)
         self.norm_1 = read.norm(layout.norm_1)
-        shares_norm = layout.arrangement == "shared"
-        self.norm_2 = self.norm_1 if shares_norm else read.norm(layout.norm_2)
+        is_shared = layout.arrangement == "shared"
+        self.norm_2 = nn.Identity() if is_shared else read.norm(layout.norm_2)
         self.post_attention = read.norm(layout.post_attention) if layout.post_attention else None
         self.post_mlp = read.norm(layout.post_mlp) if layout.post_mlp else None
         self.gate, self.up = read.gate_and_up()

@@ -56,8 +56,14 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
             if path.startswith(f"/api/models/{REPOSITORY}"):
-                names = sorted(file.name for file in hub.folder.iterdir())
-                files = [{"rfilename": name} for name in names]
+                paths = sorted(hub.folder.iterdir())
+                if "/tree/" in path:
+                    tree = [
+                        {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": p.name}
+                        for p in paths
+                    ]
+                    return self.answer(200, json.dumps(tree).encode())
+                files = [{"rfilename": p.name} for p in paths]
                 about = {"id": REPOSITORY, "sha": COMMIT, "siblings": files, "tags": []}
                 return self.answer(200, json.dumps(about).encode())
             found = re.fullmatch(rf"/(moved/)?{REPOSITORY}/resolve/{COMMIT}/(.+)", path)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from fluoroscope.models.families import find_family
 from fluoroscope.models.tiny import tiny_model
@@ -40,7 +41,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
 FAMILIES = tuple(dict.fromkeys(family for family, _ in VARIANTS.values()))
 
 
-def saved(folder: Path, family: str = "llama", **changes: object) -> nn.Module:
+def saved(folder: Path, family: str = "llama", **changes: object) -> PreTrainedModel:
     """A tiny random model (float32), whose files are in `folder` from now on."""
     network = tiny_model(family, **changes).network
     network.save_pretrained(folder)
@@ -48,7 +49,7 @@ def saved(folder: Path, family: str = "llama", **changes: object) -> nn.Module:
 
 
 def in_and_out(
-    network: nn.Module, layer: int, vectors: Tensor, mask: Tensor | None = None
+    network: PreTrainedModel, layer: int, vectors: Tensor, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """What a layer of the whole model reads and returns, where `vectors` are its embeddings."""
     family = find_family(network.config.model_type, "a test")

@@ -232,8 +232,7 @@ def test_a_damaged_file_is_named(damage, tmp_path):
     # The last layer lies last in the file.
     damage(tmp_path / "model.safetensors")
     with pytest.raises(DamagedError, match=r"model.safetensors is damaged: .* copy it again"):
-        for layer in range(3):
-            load_layer(str(tmp_path), layer, form="sequence")
+        load_layer(str(tmp_path), 2, form="sequence")
 
 
 def test_a_damaged_pytorch_file_is_named_and_code_in_it_is_not_run(tmp_path):
@@ -251,7 +250,7 @@ def test_an_index_that_names_what_is_not_there_is_damaged(tmp_path):
     (tmp_path / "model-1-of-3.safetensors").unlink()
     with pytest.raises(DamagedError, match=r"no file model-1-of-3.safetensors, in which its index"):
         load_layer(str(tmp_path), 0)
-    moved = {name: "model-0-of-3.safetensors" for name in index}
+    moved = dict.fromkeys(index, "model-0-of-3.safetensors")
     path = tmp_path / "model.safetensors.index.json"
     path.write_text(json.dumps({"weight_map": moved}))
     with pytest.raises(DamagedError, match=r"has no tensor model.layers.0.*which the index says"):

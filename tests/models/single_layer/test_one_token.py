@@ -26,8 +26,7 @@ def test_it_is_the_real_layer_on_a_sequence_of_one_token(variant, tmp_path):
     network = saved(tmp_path, family, **changes)
     token, sequence = forms(str(tmp_path), 1)
     x, expected = (
-        part[:, 0]
-        for part in in_and_out(network, 1, torch.randn(6, 1, network.config.hidden_size))
+        part[:, 0] for part in in_and_out(network, 1, torch.randn(6, 1, network.config.hidden_size))
     )
     torch.testing.assert_close(whole(sequence, x), expected, atol=1e-5, rtol=1e-5)
     for tensors in (token, sequence):
