@@ -31,6 +31,12 @@ ALPHA = 0.05
 
 Outcome = Literal["beat", "did not beat", "was worse than"]
 
+_RANGES: Final = {
+    "accuracy": (0.0, 1.0),
+    "macro_f1": (0.0, 1.0),
+    "mcc": (-1.0, 1.0),
+    "loss": (0.0, np.inf),
+}
 _TAILS = (0.025, 0.975)
 _N_DRAWS = 1000
 _AT_ONCE = 100
@@ -136,10 +142,7 @@ def score_intervals(judged: Judged, draws: Draws) -> dict[str, Interval]:
     if accuracy.value in (0.0, 1.0):
         # Nothing differs between draws, and yet another example might.
         found["accuracy"] = clustered_share_interval(judged.right[0], draws.which)
-    elif not np.isnan(accuracy.low):
-        low, high = max(0.0, accuracy.low), min(1.0, accuracy.high)
-        found["accuracy"] = Interval(accuracy.value, low, high)
-    return found
+    return {name: _within(one, *_RANGES[name]) for name, one in found.items()}
 
 
 def compare_accuracy(one: Judged, other: Judged, draws: Draws, seed: int) -> Difference:
@@ -175,6 +178,13 @@ def outcome_of(difference: Interval, q: float) -> Outcome:
     if difference.low > 0:
         return "beat"
     return "was worse than" if difference.high < 0 else "did not beat"
+
+
+def _within(interval: Interval, least: float, most: float) -> Interval:
+    """Seeds that are spread out may go beyond what a score can be."""
+    value, low, high = interval
+    # Not the built-in `min`, which makes a number of NaN.
+    return Interval(value, float(np.maximum(low, least)), float(np.minimum(high, most)))
 
 
 def _percentiles(value: float, parts: Sequence[np.ndarray]) -> Interval:

@@ -37,6 +37,8 @@ TAKEN: Mapping[str, tuple[str, str]] = {
 }
 """Of a control: what it takes away, and what is left."""
 
+_POINTS = dict.fromkeys(("difference", "difference_low", "difference_high"), ".4f")
+
 Row = dict[str, Any]  # Any: values of a table.
 
 
@@ -80,7 +82,7 @@ def add_differences(report: Report, found: Findings) -> None:
     )
     frame = differences_table(found)
     caption = "`n_gained`: examples that the main arm gets right with more seeds; `n_lost`: fewer."
-    report.table("differences", frame, caption, {"p": ".2g", "q": ".2g"})
+    report.table("differences", frame, caption, {**_POINTS, "p": ".2g", "q": ".2g"})
     controls = controls_table(found)
     if len(controls):
         report.subsection("What each control takes away")
@@ -88,7 +90,9 @@ def add_differences(report: Report, found: Findings) -> None:
             "A control is the main arm with one thing taken out and all else alike: data, order, "
             "seeds, rates. What the main arm has over it is what that thing was worth."
         )
-        report.table("controls", controls, "Controls; the difference is the main arm's less it.")
+        report.table(
+            "controls", controls, "The difference is the main arm's less the control's.", _POINTS
+        )
 
 
 def add_curves(report: Report, found: Findings) -> None:
@@ -161,11 +165,11 @@ def controls_table(found: Findings) -> pl.DataFrame:
                 {
                     "data_set": one.name,
                     "control": other.arm.name,
-                    "taken_away": taken,
-                    "left": left,
                     "accuracy": float(judged.right.mean()),
                     **_interval("difference", other.interval),
                     "outcome": other.outcome,
+                    "taken_away": taken,
+                    "left": left,
                 }
             )
     return _frame(rows)

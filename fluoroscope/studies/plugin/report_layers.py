@@ -52,6 +52,7 @@ def add_choice(report: Report, run: Run, found: Findings) -> None:
         choices_table(run, found),
         "Which layer each method takes; `n_as_good` layers have its score, and of equals the first "
         "is taken: where that is all of them, the method says nothing.",
+        {"accuracy": ".3f"},
     )
     for one in found.sets:
         scores, file = load_scores(run, one.name), file_name(one.name)

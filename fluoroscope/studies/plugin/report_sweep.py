@@ -48,7 +48,10 @@ def add_sweep(report: Report, run: Run, found: Findings) -> None:
         )
         report.text("\n".join(f"- {_in_words(frame, one)}" for one in swept))
         report.table(
-            "agreement", frame, "What each method foretold.", {"accuracy": ".3f", "regret": ".3f"}
+            "agreement",
+            frame,
+            "What each method foretold.",
+            dict.fromkeys(("accuracy", "regret", "regret_low", "regret_high"), ".4f"),
         )
     seconds = _seconds(run)
     if seconds:
@@ -126,7 +129,7 @@ def _seconds(run: Run) -> str:
     said = []
     if READ in by_step:
         said.append(f"reading the texts {sum(by_step[READ]):.0f} s (for every method of the texts)")
-    said += [f"{part} {seconds:.0f} s" for part, seconds in _parts_of_scoring(run).items()]
+    said += [f"{part} {seconds:.1f} s" for part, seconds in _parts_of_scoring(run).items()]
     halving = sum(sum(by_step.get(step, [])) for step in (FIRST, SECOND))
     if halving:
         said.append(f"halving {halving:.0f} s more")

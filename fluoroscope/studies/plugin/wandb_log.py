@@ -21,7 +21,7 @@ import polars as pl
 from fluoroscope.core.config import settings_hash, what_half
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.storage import read_json
-from fluoroscope.runs.record import read_record
+from fluoroscope.runs.record import FILE, read_record
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.plugin.config import Arm, PluginConfig
 from fluoroscope.studies.plugin.form import BASE
@@ -170,7 +170,8 @@ def _method(config: PluginConfig, arm: Arm) -> str:
 
 
 def _tags(run: Run, config: PluginConfig, dataset: str, arm: Arm) -> tuple[str, ...]:
-    code = read_record(run.folder).provenance.get("code") or {}
+    is_recorded = (run.folder / FILE).exists()
+    code = (read_record(run.folder).provenance.get("code") or {}) if is_recorded else {}
     tags = [
         "TRAIN",
         "TEST",
