@@ -281,11 +281,12 @@ def _fetch(name: str, revision: str | None, patterns: list[str] | None = None) -
             files = [file.rfilename for file in info.siblings or []]
             is_safe = any(fnmatch(file, _SAFE) for file in files)
             wanted = [*TEXT_FILES, _SAFE if is_safe else _UNSAFE]
-        # Folders below hold the same weights again, in other formats.
+        # Folders below hold the same weights again, in other formats. By the revision that was
+        # asked for: the cache finds a branch again without a network only where it was fetched so.
         folder = snapshot_download(
-            name, revision=info.sha, allow_patterns=wanted, ignore_patterns=["*/*"]
+            name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
         )
-        return ModelFiles(Path(folder), info.sha)
+        return ModelFiles(Path(folder), Path(folder).name)
 
     def from_cache(reason: str) -> ModelFiles:
         return _cached(name, revision, reason, "model", patterns)

@@ -127,6 +127,15 @@ def test_a_cached_layer_of_a_known_commit_needs_no_network(hub, tmp_path, monkey
         load_layer(REPOSITORY, 1, revision=COMMIT, cache=cache)
 
 
+def test_a_branch_that_was_read_once_is_found_again_without_a_network(hub, tmp_path, monkeypatch):
+    cache = tmp_path / "layers"
+    read = load_layer(REPOSITORY, 0, cache=cache)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    again = load_layer(REPOSITORY, 0, cache=cache)
+    assert (again.identity, again.bytes_read) == (read.identity, 0)
+    assert read.identity.revision == COMMIT
+
+
 def test_without_a_network_weights_of_the_hubs_cache_will_do(hub, monkeypatch):
     for file in ("config.json", WEIGHTS):
         huggingface_hub.hf_hub_download(REPOSITORY, file, revision=COMMIT)
