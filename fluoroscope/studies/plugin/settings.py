@@ -57,7 +57,7 @@ class LlmSpec(Config):
     """Revision of a hub model."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the borrowed layer, and of the model while layers are scored."""
+    """Of the borrowed layer; the whole model reads in `selection.ilm.dtype`."""
 
 
 class SelectionSpec(Config):

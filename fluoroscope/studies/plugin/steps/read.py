@@ -36,7 +36,7 @@ class ReadStep(MapStep):
         most = max(tokens_of(name, config.selection.ilm.max_length) for name in rows)
         cost = texts_cost(
             shape,
-            config.llm.dtype,
+            config.selection.ilm.dtype,
             n_tokens=sum(n * most for n in rows.values()),
             columns=most,
             rows=config.selection.batch_size,
@@ -87,7 +87,7 @@ def load_llm(run: Run, config: PluginConfig, device: str) -> LanguageModel:
     return run.cached(
         ("llm", source, device),
         lambda: LanguageModel.load(
-            source, dtype=config.llm.dtype, device=device, revision=revision
+            source, dtype=config.selection.ilm.dtype, device=device, revision=revision
         ),
     )
 
