@@ -9,10 +9,11 @@ from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.plugin.config import PluginConfig
 from fluoroscope.studies.plugin.form import BASE
-from fluoroscope.studies.plugin.report_accuracy import add_accuracy, add_curves, add_differences
+from fluoroscope.studies.plugin.report_accuracy import add_accuracy, add_differences
 from fluoroscope.studies.plugin.report_findings import Findings, load_findings
 from fluoroscope.studies.plugin.report_layers import add_choice, add_read
 from fluoroscope.studies.plugin.report_sweep import add_sweep
+from fluoroscope.studies.plugin.report_trainings import add_curves
 from fluoroscope.studies.plugin.report_verdict import add_verdict
 from fluoroscope.studies.plugin.seed_layout import short_name, write_seed_layout
 

@@ -11,8 +11,8 @@ from fluoroscope.core.storage import read_json
 from fluoroscope.plots.chart import Axis, Chart, Heatmap, Line, Mark, Reference, Scatter
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
-from fluoroscope.studies.plugin.report_accuracy import file_name
 from fluoroscope.studies.plugin.report_findings import Findings, SetFindings
+from fluoroscope.studies.plugin.report_trainings import file_name
 from fluoroscope.studies.plugin.selection.features import LayerFeatures
 from fluoroscope.studies.plugin.selection.methods import METHODS, LayerScores
 from fluoroscope.studies.plugin.steps.choose import choices_of

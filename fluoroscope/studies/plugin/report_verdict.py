@@ -119,7 +119,8 @@ def _no_controls(found: Findings) -> str:
         return ""
     lacking = "the encoder alone" if missing == [BASE] else _and(missing)
     return (
-        f"**{lacking} {'was' if len(missing) == 1 else 'were'} not trained beside it** (`beside=[{','.join(missing)}]`), so that "
+        f"**{lacking} {'was' if len(missing) == 1 else 'were'} not trained beside it** "
+        f"(`beside=[{','.join(missing)}]`), so that "
         f"{'what the layer adds' if BASE in missing else 'what the layer learnt'} has nothing to "
         "be held against."
     )

@@ -25,8 +25,8 @@ from fluoroscope.runs.record import FILE, read_record
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.plugin.config import Arm, PluginConfig
 from fluoroscope.studies.plugin.form import BASE
-from fluoroscope.studies.plugin.report_accuracy import file_name
 from fluoroscope.studies.plugin.report_findings import Findings, SetFindings
+from fluoroscope.studies.plugin.report_trainings import file_name
 from fluoroscope.studies.plugin.seed_layout import short_name
 from fluoroscope.studies.plugin.steps.choose import CHOOSE, SELECTION
 from fluoroscope.studies.plugin.steps.select import SCORES_CSV, SELECT
