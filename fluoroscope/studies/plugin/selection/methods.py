@@ -39,7 +39,7 @@ METHODS: Mapping[str, Ranked] = {
     "hscore": Ranked("hscore"),
     "loo": Ranked("loo_nll", -1),
     "variability": Ranked("variability"),
-    "plug_side": Ranked("plug_loo"),
+    "plug_side": Ranked("plug_logme"),
     "gradient_fit": Ranked("gradient_nll", -1),
 }
 """Those that score every layer. `ilm_flat` is the seed's mixture without its price of depth."""
