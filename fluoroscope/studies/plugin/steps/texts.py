@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
+from fluoroscope.core.config import settings_hash
 from fluoroscope.core.errors import ConfigError, CorpusError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json, write_parquet
@@ -99,8 +100,11 @@ class TextsStep(MapStep):
 
 
 def set_key(name: str) -> str:
-    """A data set's name as a folder's: `file:mine.csv` has characters that a folder may not."""
-    return name.translate(FOLDER_OF)
+    """A data set's name as a folder's: `file:mine.csv` has characters that a folder may not have,
+    and other names may differ from it in these alone.
+    """
+    plain = name.translate(FOLDER_OF)
+    return plain if plain == name else f"{plain[-60:]}-{settings_hash(name)[:8]}"
 
 
 def load_texts(step_folder: Path, name: str) -> TextSet:
