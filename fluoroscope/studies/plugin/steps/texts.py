@@ -5,6 +5,7 @@ texts/shards/SET/set.json           task, classes, counts a side, and what was l
 texts/shards/SET/tokens/            tokenised sides, unless `outputs.preprocessed` keeps them
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from fluoroscope.studies.plugin.sizes import rows_of
 
 TEXTS = "texts"
 EXAMPLES, ABOUT, TOKENS = "examples.parquet", "set.json", "tokens"
-FOLDER_OF = str.maketrans({":": "_", "/": "_", "\\": "_", " ": "_"})
+_NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def set_key(name: str) -> str:
     """A data set's name as a folder's: `file:mine.csv` has characters that a folder may not have,
     and other names may differ from it in these alone.
     """
-    plain = name.translate(FOLDER_OF)
+    plain = _NOT_IN_A_KEY.sub("_", name)
     return plain if plain == name else f"{plain[-60:]}-{settings_hash(name)[:8]}"
 
 
