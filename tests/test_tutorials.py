@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 TUTORIAL = ROOT / "docs" / "tutorials" / "gambling.md"
 MADE_UP = ROOT / "docs" / "tutorials" / "hallucination.md"
 STEERED = ROOT / "docs" / "tutorials" / "steering.md"
+BORROWED = ROOT / "docs" / "tutorials" / "borrowing.md"
 ADD_A_GAME = ROOT / "docs" / "how-to" / "add-a-game.md"
 PAGES = [
     pytest.param(TUTORIAL, "done", marks=pytest.mark.slow),
     pytest.param(MADE_UP, "watched", marks=pytest.mark.slow),
     (STEERED, "steered"),
+    pytest.param(BORROWED, "borrowed", marks=pytest.mark.slow),
 ]
 """Whole runs: one by default, all in `make test-all`."""
 
@@ -34,10 +36,14 @@ QUICK = {
     "gambling/organism": "gambling/tiny",
     "hallucination/organism": "hallucination/tiny",
     "steering/organism": "steering/tiny",
+    "plugin/organism": "plugin/tiny",
 }
 """Presets of the text -> those that take seconds."""
 
-STUDIES = ("dictionary", "gambling", "hallucination", "policy", "steering", "unlearning")
+ASKED_BESIDES = {"plugin/organism": ["beside=[base,random_layer,every_layer]"]}
+"""Settings of a preset of the text that its page needs, and the quick one leaves out."""
+
+STUDIES = ("dictionary", "gambling", "hallucination", "plugin", "policy", "steering", "unlearning")
 
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
@@ -49,9 +55,11 @@ def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every `fluoro` line of a page."""
+    """The words of every `fluoro` line of a page: `sh` is run by the tests, `bash` needs more."""
     lines = [
-        line for _, text in blocks(page, "sh") for line in text.replace("\\\n", "").split("\n")
+        line
+        for _, text in blocks(page, "sh", "bash")
+        for line in text.replace("\\\n", "").split("\n")
     ]
     words = [shlex.split(line, comments=True) for line in lines]
     return [one[1:] for one in words if one and one[0].rpartition("/")[2] == "fluoro"]
@@ -83,6 +91,11 @@ def steered(tmp_path_factory) -> Done:
     return followed(STEERED, tmp_path_factory.mktemp("fair"), "fair")
 
 
+@pytest.fixture(scope="module")
+def borrowed(tmp_path_factory) -> Done:
+    return followed(BORROWED, tmp_path_factory.mktemp("layer"), "borrowed")
+
+
 def followed(page: Path, folder: Path, name: str) -> Done:
     printed, names = [], {}
     environment = {**os.environ, "FLUOROSCOPE_RUNS": str(folder / "runs"), "COLUMNS": "120"}
@@ -97,8 +110,9 @@ def followed(page: Path, folder: Path, name: str) -> Done:
 def run(line: str, folder: Path, environment: dict[str, str]) -> str:
     program, *words = shlex.split(line, comments=True)
     assert program == "fluoro"
+    more = [setting for word in words for setting in ASKED_BESIDES.get(word, [])]
     words = [QUICK.get(word, word) for word in words]
-    command = [sys.executable, "-m", "fluoroscope", *words]
+    command = [sys.executable, "-m", "fluoroscope", *words, *more]
     ended = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -176,6 +190,18 @@ def test_a_vector_of_the_run_and_a_latent_by_hand_change_what_is_said(steered):
     assert p["unsteered", "lazy"] == pytest.approx(0.85, abs=0.01)
     assert p["steered", "lazy"] == pytest.approx(0.37, abs=0.01)
     assert p["steered", "diligent"] == pytest.approx(0.63, abs=0.01)
+
+
+@pytest.mark.slow
+def test_every_layer_has_a_regret_and_a_saved_classifier_knows_both_reviews(borrowed):
+    agreement = pl.read_csv(borrowed.run / "tables" / "agreement.csv")
+    accuracy = pl.read_csv(borrowed.run / "tables" / "accuracy.csv")
+    layers = accuracy.filter(pl.col("arm") == "faithful")["accuracy"].to_list()
+    assert len(layers) == 6
+    regret = dict(zip(agreement["method"], agreement["regret"], strict=True))
+    assert regret["random"] == pytest.approx(max(layers) - np.mean(layers))
+    said = re.findall(r"^(\w+), P\(positive\) (0\.\d\d|1\.00)$", borrowed.printed[-1], re.M)
+    assert [name for name, _ in said] == ["positive", "negative"]
 
 
 @pytest.mark.slow
