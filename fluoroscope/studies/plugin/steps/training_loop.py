@@ -174,7 +174,7 @@ class TrainLoop:
             write_tensors(folder / TRAINED, done.tensors, self._about().to_json())
         state = {
             **self.training.params,
-            **self._about().to_json(),
+            "made_of": self._about().to_json(),
             "best_epoch": done.best_epoch,
             "steps": done.n_steps,
             "scores": _scores(predictions),
