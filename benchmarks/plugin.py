@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.harness import Outcome, output_parser, publish
 from benchmarks.plugin_layers import layers
-from benchmarks.plugin_parts import COLUMNS, Part
+from benchmarks.plugin_parts import COLUMNS, N_ROUNDS, Part
 from benchmarks.plugin_selection import selection
 from benchmarks.plugin_training import padding, steps
 
@@ -36,7 +36,7 @@ def measure(rounds: int, names: list[str], is_quick: bool) -> Outcome:
             **whole.conditions,
             "times": "of the first way in the same round; below 1 takes less",
             "intervals": "of the median over rounds, paired, by order statistics",
-            "rounds": rounds,
+            "rounds": f"{rounds}; of selection and padding at most {N_ROUNDS}",
             **(
                 {"quick": "small sizes: to see that it works, not to be believed"}
                 if is_quick

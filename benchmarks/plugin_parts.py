@@ -17,6 +17,9 @@ from fluoroscope.data.labelled.base import labelled_place, labelled_set
 from fluoroscope.data.labelled.example import Example
 
 WARM_UP = 1
+N_ROUNDS = 7
+"""At most, of parts whose rounds are long: epochs, or a pass for each layer."""
+
 COLUMNS = ("what", "way", "cost", "times (95 %)", "by the clock", "note")
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Contender
-from benchmarks.plugin_parts import Part, compare, sst2
+from benchmarks.plugin_parts import N_ROUNDS, Part, compare, sst2
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.single_layer.known import STORIES, llm_source
 from fluoroscope.models.tiny import tiny_model
@@ -29,8 +29,6 @@ from fluoroscope.studies.plugin.selection.features import read_layers
 BATCH, MAX_LENGTH = 16, 128
 RANDOM = "12 layers of d 256"
 PLAN, AT_ONCE, OURS = "a pass for each layer", "one pass, output_hidden_states", "read_layers"
-N_ROUNDS = 7
-"""At most: a round of the plan's way is as many passes as there are layers."""
 
 Batches = list[tuple[Tensor, Tensor]]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.harness import Contender
 from benchmarks.plugin_layers import CUT, LLAMA_31, loaded
-from benchmarks.plugin_parts import WARM_UP, Part, compare, sst2
+from benchmarks.plugin_parts import N_ROUNDS, WARM_UP, Part, compare, sst2
 from fluoroscope.core.errors import ModelError
 from fluoroscope.data.corpus_config import Split
 from fluoroscope.data.labelled.batches import epoch_batches
@@ -48,7 +48,7 @@ def steps(rounds: int, is_quick: bool) -> Part:
     encoder = _encoder()
     if isinstance(encoder, Part):
         return encoder
-    n_steps = 2 if is_quick else 8
+    n_steps = 2 if is_quick else 4
     texts, source = _texts(encoder, n_steps * (rounds + WARM_UP) * BATCH + BATCH)
     # At the end of an epoch weights are copied and a side is read, which is no part of a step.
     n_steps = min(n_steps, (len(texts) // BATCH - 1) // (rounds + WARM_UP))
@@ -85,7 +85,7 @@ def padding(rounds: int, is_quick: bool) -> Part:
         run = _some(_trainer(encoder, texts, layer, config), -(-n // BATCH))
         note = f"{_positions(encoder, how):.1f} positions a text in an epoch of all"
         contenders.append(Contender(name, run, n, note))
-    part = compare(contenders, rounds).part("padding", "a text")
+    part = compare(contenders, min(rounds, N_ROUNDS)).part("padding", "a text")
     part.conditions["padding"] = f"pifi, epochs of {n} texts in batches of {BATCH}, {source}"
     return part
 
