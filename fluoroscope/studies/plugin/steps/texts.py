@@ -17,11 +17,12 @@ from fluoroscope.core.errors import ConfigError, CorpusError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json, write_parquet
 from fluoroscope.data.corpus_config import HUB_PREFIX, Split
-from fluoroscope.data.labelled.base import labelled_place, labelled_set, limited
+from fluoroscope.data.labelled.base import check_classes, labelled_place, labelled_set, limited
 from fluoroscope.data.labelled.example import Example
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.plugin.config import PluginConfig
+from fluoroscope.studies.plugin.schedule import steps_of_epoch
 from fluoroscope.studies.plugin.sizes import rows_of
 
 TEXTS = "texts"
@@ -76,6 +77,9 @@ class TextsStep(MapStep):
             train = limited(gathered.side("train"), config.n_train, config.seed)
             others = [one for one in gathered.items if one.split != "train"]
             gathered = replace(gathered, items=(*train, *others))
+            check_classes(gathered.items, gathered.classes, f"{name} (n_train={config.n_train})")
+        # Batches are drawn by place: the order of a file's rows must not decide them.
+        gathered = replace(gathered, items=tuple(sorted(gathered.items, key=_order)))
         write_parquet(context.folder / EXAMPLES, _frame(gathered.items))
         about = {
             "name": name,
@@ -89,7 +93,11 @@ class TextsStep(MapStep):
         context.sink.message(f"{gathered.describe()}; by side and class: {gathered.counts()}")
 
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
-        """Refuses data sets that a model of another number of classes cannot be judged on."""
+        """Refuses sets without a single batch, and those that a model of another number of classes
+        cannot be judged on.
+        """
+        for name in self.config.datasets:
+            steps_of_epoch(len(load_texts(folder, name).side("train")), self.config.training)
         own = {name: len(load_texts(folder, name).classes) for name in self.names()}
         for name in self.config.test_on:
             for trained in self.config.datasets:
@@ -105,7 +113,7 @@ def set_key(name: str) -> str:
     and other names may differ from it in these alone.
     """
     plain = _NOT_IN_A_KEY.sub("_", name)
-    return plain if plain == name else f"{plain[-60:]}-{settings_hash(name)[:8]}"
+    return plain if plain == name else f"{plain[-60:].lstrip('_.-')}-{settings_hash(name)[:8]}"
 
 
 def load_texts(step_folder: Path, name: str) -> TextSet:
@@ -126,6 +134,10 @@ def files_of(name: str, data_dir: str | None) -> list[Path]:
     if not path.exists():
         raise CorpusError(f"There is no {path} for the data set {name}. Give a file or a folder.")
     return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+
+
+def _order(example: Example) -> tuple[str, int]:
+    return example.id, example.label
 
 
 def _frame(examples: Sequence[Example]) -> pl.DataFrame:
