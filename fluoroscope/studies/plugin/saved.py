@@ -23,6 +23,7 @@ from fluoroscope.models.single_layer.loading import load_layer
 from fluoroscope.studies.plugin.classifier import PlugClassifier
 from fluoroscope.studies.plugin.form import Form
 from fluoroscope.studies.plugin.plugs import make_plug
+from fluoroscope.studies.plugin.pooling import pooling_name
 from fluoroscope.studies.plugin.predicting import predict
 
 
@@ -106,14 +107,19 @@ class SavedClassifier:
             Example(str(i), text, pair, 0, "test", str(i)) for i, (text, pair) in enumerate(pairs)
         ]
         encoded = encode(examples, self.classifier.encoder.tokenizer, self.about.max_length)
+        # It was trained on texts that are all as long.
+        counts_padding = pooling_name(self.about.pooling) == "mean"
         logits = predict(
-            self.classifier, encoded, batch_size=batch_size, device=device, precision="float32"
+            self.classifier,
+            encoded,
+            batch_size=batch_size,
+            device=device,
+            precision="float32",
+            pad_to=self.about.max_length if counts_padding else None,
         )
         probabilities = torch.softmax(logits.double(), -1)
         names = [self.about.classes[i] for i in probabilities.argmax(-1).tolist()]
-        columns = {
-            name: probabilities[:, i].tolist() for i, name in enumerate(self.about.classes)
-        }
+        columns = {name: probabilities[:, i].tolist() for i, name in enumerate(self.about.classes)}
         return pl.DataFrame({"predicted": names, **columns})
 
 

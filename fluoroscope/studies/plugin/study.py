@@ -1,25 +1,29 @@
 """The plug-in study as steps: texts -> read -> select -> (halve) -> choose -> train."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.errors import ConfigError, ModelError
+from fluoroscope.core.registry import nearest
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import fingerprints
 from fluoroscope.data.labelled.base import labelled_set
-from fluoroscope.models.encoder_names import encoder_source
+from fluoroscope.models.encoder_names import ENCODERS, encoder_source
 from fluoroscope.models.families import find_family
 from fluoroscope.models.hub import model_fingerprint
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.models.single_layer.facts import check_layer, layer_facts
-from fluoroscope.models.single_layer.known import llm_source
+from fluoroscope.models.single_layer.known import LLMS, llm_source
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
 from fluoroscope.studies.plugin.config import PluginConfig
+from fluoroscope.studies.plugin.pooling import pooling_name
 from fluoroscope.studies.plugin.report import write_report
-from fluoroscope.studies.plugin.settings import PluginSettings
+from fluoroscope.studies.plugin.settings import PluginSettings, SelectionSpec
 from fluoroscope.studies.plugin.spec import PluginSpec
 from fluoroscope.studies.plugin.steps.choose import CHOOSE, ChooseStep
 from fluoroscope.studies.plugin.steps.halve import FIRST, SECOND, HalveStep, halves
@@ -71,12 +75,10 @@ class PluginStudy(Study[PluginSpec, PluginConfig]):
 
 
 def _resolved(spec: PluginSpec) -> PluginConfig:
-    if spec.outputs.wandb:
-        check_wandb()
-    for name in (*spec.datasets, *spec.test_on):
-        labelled_set(name)
-    source = encoder_source(spec.model.source)
-    shape = ModelShape.of(source, spec.model.revision)
+    _check_settings(spec)
+    with _nearest_named(spec.model.source, ENCODERS):
+        source = encoder_source(spec.model.source)
+        shape = ModelShape.of(source, spec.model.revision)
     kind = find_family(shape.family, source).kind
     if kind == "decoder" and spec.model.pooling == "cls":
         raise ConfigError(
@@ -85,14 +87,11 @@ def _resolved(spec: PluginSpec) -> PluginConfig:
         )
     d_layer, n_layers, layer = 1, 0, spec.layer
     if spec.mode != "base":
-        facts = layer_facts(llm_source(spec.llm.source), spec.llm.revision)
+        with _nearest_named(spec.llm.source, LLMS):
+            facts = layer_facts(llm_source(spec.llm.source), spec.llm.revision)
         d_layer, n_layers = facts.d_model, facts.n_layers
         layer = check_layer(spec.layer, n_layers, spec.llm.source)
-    elif "beside" in spec.model_fields_set and set(spec.beside) - {"base"}:
-        raise ConfigError(
-            f"mode=base plugs nothing in, so that beside={spec.beside} has nothing to stand beside;"
-            " take mode=pifi or pifi_ilm (with beside=[base,...] the encoder alone is trained too)."
-        )
+        _check_rounds(spec, n_layers)
     return PluginConfig(
         **{
             **{name: getattr(spec, name) for name in PluginSettings.model_fields},
@@ -105,6 +104,55 @@ def _resolved(spec: PluginSpec) -> PluginConfig:
         d_layer=d_layer,
         n_layers=n_layers,
     )
+
+
+def _check_settings(spec: PluginSpec) -> None:
+    """Refuses what no model would make sense of."""
+    if spec.outputs.wandb:
+        check_wandb()
+    for name in (*spec.datasets, *spec.test_on):
+        labelled_set(name)
+    if pooling_name(spec.model.pooling) == "mean" and spec.training.padding != "max_length":
+        raise ConfigError(
+            f"model.pooling={spec.model.pooling} counts padding, so that with training.padding="
+            f"{spec.training.padding} a text's vector depends on the texts it is read beside. Take "
+            "model.pooling=masked_mean, or training.padding=max_length as the plan's code does."
+        )
+    if spec.mode == "base" and "beside" in spec.model_fields_set and set(spec.beside) - {"base"}:
+        raise ConfigError(
+            f"mode=base plugs nothing in, so that beside={spec.beside} has nothing to stand beside;"
+            " take mode=pifi or pifi_ilm (with beside=[base,...] the encoder alone is trained too)."
+        )
+    for name in ("checkpoints", "models", "results", "cache", "preprocessed"):
+        _check_folder(f"outputs.{name}", getattr(spec.outputs, name))
+
+
+def _check_folder(name: str, place: str | None) -> None:
+    path = Path(place).expanduser() if place else None
+    file = next((one for one in (path, *path.parents) if one.is_file()), None) if path else None
+    if file is not None:
+        raise ConfigError(f"{name}={place} should be a folder, and {file} is a file. Name another.")
+
+
+def _check_rounds(spec: PluginSpec, n_layers: int) -> None:
+    """The default is of a model of many layers, and means all of a small one."""
+    keep, is_default = spec.selection.keep, spec.selection.keep == SelectionSpec().keep
+    if not is_default and keep[0] > n_layers:
+        raise ConfigError(
+            f"selection.keep={keep} leaves more layers than the {n_layers} of {spec.llm.source}; "
+            f"its first number is at most {n_layers}."
+        )
+
+
+@contextmanager
+def _nearest_named(source: str, keys: Mapping[str, str]) -> Iterator[None]:
+    """Whoever mistyped a key is not told of the hub alone."""
+    try:
+        yield
+    except ModelError as error:
+        if Path(source).is_dir() or source in keys:
+            raise
+        raise ModelError(f"{error}{nearest(source, keys)}") from None
 
 
 def _precision(spec: PluginSpec) -> Literal["float32", "bfloat16"]:

@@ -87,6 +87,9 @@ def ilm_scores(
             train, _ = _split(features.labels, seed)
             along = label_correlations(pcs[train], features.labels[train])
             rows = pcs[:, np.argsort(-along, kind="stable")[: config.top_pc]]
+            if rows.shape[1] == 0:
+                # Equal states have no components, and one of zeros says as much.
+                rows = np.zeros((len(rows), 1))
         parts[layer] = _parts(rows, features.labels, config, seed)
         sink.progress(layer + 1, n_layers, "layers")
     probe, probe_se, fisher, silhouettes, robust = parts.T

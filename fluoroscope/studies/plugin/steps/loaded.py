@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.errors import ConfigError, NumericsError
 from fluoroscope.data.corpus_config import SPLITS, Split
 from fluoroscope.data.labelled.encoding import Encoded, encode
 from fluoroscope.data.labelled.example import Example
@@ -63,7 +63,7 @@ def layer_of(
     revision = pinned_revision(run, "llm", config.llm.revision)
 
     def load() -> LayerTensors:
-        return load_layer(
+        found = load_layer(
             source,
             layer,
             revision=revision,
@@ -71,8 +71,21 @@ def layer_of(
             cache=cache_folder(config),
             form="sequence" if form == "sequence" else "token",
         )
+        _check_finite(found)
+        return found
 
     return run.cached(("layer", source, layer, form), load) if keeps else load()
+
+
+def _check_finite(found: LayerTensors) -> None:
+    """Before training, where it would look like a rate that is too high."""
+    broken = [name for name, one in found.tensors.items() if not bool(one.isfinite().all())]
+    if broken:
+        own = found.identity
+        raise NumericsError(
+            f"Layer {own.layer} of {own.source} is not finite in {own.dtype}: {broken[0]} has a "
+            "NaN or an infinity. Fetch the model again, or take llm.dtype=float32 or bfloat16."
+        )
 
 
 def cache_folder(config: PluginConfig) -> Path:

@@ -22,6 +22,7 @@ from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.plugin.config import PluginConfig
 from fluoroscope.studies.plugin.pooling import pool
+from fluoroscope.studies.plugin.schedule import padded_length
 from fluoroscope.studies.plugin.selection.features import LayerFeatures, check_apart
 from fluoroscope.studies.plugin.selection.gradient_fit import (
     Fitting,
@@ -42,6 +43,7 @@ from fluoroscope.studies.plugin.steps.loaded import (
 )
 from fluoroscope.studies.plugin.steps.read import READ, load_features
 from fluoroscope.studies.plugin.steps.texts import TEXTS, set_key
+from fluoroscope.studies.plugin.steps.training_loop import resolved_training
 
 SELECT = "select"
 SCORES_CSV, COMPONENTS = "layer_scores.csv", "components.json"
@@ -116,7 +118,8 @@ class SelectStep(MapStep):
         by_id = {one.id: one for one in texts_of(run, name).examples if one.id in wanted}
         chosen = encoded_examples(run, config, name, [by_id[one] for one in features.ids])
         encoder = encoder_of(run, config)
-        pooled = pooled_vectors(encoder, chosen, config.model.pooling, device)
+        pooling, pad_to = config.model.pooling, padded_length(resolved_training(config))
+        pooled = pooled_vectors(encoder, chosen, pooling, device, pad_to)
         d_layer, seed = config.d_layer, config.seed
         if "plug_side" in asked:
             layers = self._layers(run, device)
@@ -137,7 +140,7 @@ class SelectStep(MapStep):
             data = Fitting(
                 pooled,
                 features.labels,
-                pooled_vectors(encoder, held_out, config.model.pooling, device),
+                pooled_vectors(encoder, held_out, pooling, device, pad_to),
                 held_out.labels,
             )
             gradient = gradient_fit(
@@ -173,15 +176,18 @@ class _Part(Sink):
 
 @torch.no_grad()
 def pooled_vectors(
-    encoder: Encoder, encoded: Encoded, pooling: str, device: str
+    encoder: Encoder, encoded: Encoded, pooling: str, device: str, pad_to: int | None = None
 ) -> Float[Tensor, "n d_model"]:
-    """What the encoder, as pretrained, makes of each row; float32, in the rows' order."""
+    """What the encoder, as pretrained, makes of each row; float32, in the rows' order. Rows are as
+    long as the longest of their batch, or `pad_to`.
+    """
     from fluoroscope.data.labelled.batches import side_batches
 
     encoder.to(device).eval()
     found = torch.zeros(len(encoded), encoder.d_model)
     for rows in side_batches(encoded.lengths, 64):
-        batch = encoded.batch(np.asarray(rows), pad_id=encoder.pad_id).to(device)
+        batch = encoded.batch(np.asarray(rows), pad_id=encoder.pad_id, pad_to=pad_to)
+        batch = batch.to(device)
         hidden = encoder(batch.tokens, batch.attention_mask, batch.segments)
         found[torch.as_tensor(rows)] = pool(pooling, hidden, batch.attention_mask).float().cpu()
     return found.to(device)
