@@ -44,6 +44,13 @@ def truth(text: str) -> str:
     raise ConfigError(f"true or false is needed, got {text!r}.")
 
 
+def count(text: str) -> str:
+    """A whole number from 1."""
+    if not re.fullmatch(r"[1-9][0-9]*", text):
+        raise ConfigError(f"A whole number from 1 is needed, got {text!r}.")
+    return text
+
+
 def as_list(text: str) -> str:
     return f"[{text}]"
 
@@ -84,7 +91,7 @@ FLAGS: Flags = {
 """Flag -> setting, and how its value is said there: one of a few, or by a function."""
 
 SELECTION: Flags = {
-    "selection_samples": (ILM + "n_samples", same),
+    "selection_samples": (ILM + "n_samples", count),
     "selection_pcs": (ILM + "n_pcs", same),
     "selection_top_pc": (ILM + "top_pc", same),
     "selection_pooling": (ILM + "pooling", same),
@@ -218,7 +225,10 @@ def said(options: argparse.Namespace, flags: Flags) -> dict[str, str]:
         if text is None:
             continue
         if callable(how):
-            found[key] = how(text)
+            try:
+                found[key] = how(text)
+            except ConfigError as error:
+                raise ConfigError(f"--{name}: {error}") from None
         elif text in how:
             found[key] = how[text]
         else:
