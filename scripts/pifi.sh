@@ -12,6 +12,8 @@ fail() {
 pifi() { # pifi SCRIPT DATASETS [more words for `fluoro run`]
     local script=$1 datasets=$2
     shift 2
+    check_count WORKERS
+    check_count SEL_SAMPLES
     if [[ ${DOCKER:-false} == true ]] && ! is_in_container; then
         run_in_container "$script" "$@"
         return
@@ -28,6 +30,13 @@ pifi() { # pifi SCRIPT DATASETS [more words for `fluoro run`]
     [[ $said == "Done: "* ]] || return 0
     local place=${said#Done: }
     "${fluoro[@]}" plugin summary "${place%/report.html}"
+}
+
+# What the shell computes with must be a number: other words are names of variables to it.
+check_count() { # check_count VARIABLE
+    local value=${!1:-}
+    [[ -z $value || $value =~ ^[1-9][0-9]*$ ]] ||
+        fail "$1 is a whole number from 1, without zeros before it; got $1=$value."
 }
 
 find_fluoro() {

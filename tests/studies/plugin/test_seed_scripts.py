@@ -164,6 +164,15 @@ def test_a_variable_without_effect_says_so():
         assert "layer=3" not in done.stderr
 
 
+@pytest.mark.parametrize("value", ["abc", "08", "0", "-3", "2 3"])
+@pytest.mark.parametrize("name", ["WORKERS", "SEL_SAMPLES"])
+def test_a_number_that_is_none_is_refused_before_anything_is_run(name, value):
+    done = shell(CLASSIFICATION, DRY_RUN="1", FLUORO="fluoro", **{name: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{name} is a whole number from 1")
+    assert f"got {name}={value}." in done.stderr
+
+
 def test_wandb_is_used_where_it_is_and_left_out_with_a_word_where_not(tmp_path):
     for code, expected in ((0, "outputs.wandb=true"), (1, "wandb is not installed")):
         for name, line in (("fluoro", "exit 0"), ("python", f"exit {code}")):
@@ -413,6 +422,10 @@ def test_methods_are_modes(main):
         ("--auto_select_layer true --selection_split test", "train, validation, got 'test'"),
         ("--auto_select_layer perhaps", "true or false"),
         ("--job test", "invalid choice: 'test'"),
+        (
+            "--auto_select_layer true --selection_samples abc",
+            "--selection_samples: A whole number from 1 is needed, got 'abc'",
+        ),
         ("sst2", "A setting is key=value, got 'sst2'"),
     ],
 )
