@@ -18,6 +18,8 @@ FEW_GROUPS, FEW_EXAMPLES, FEW_SEEDS = 20, 500, 5
 UNTAUGHT = ("random_layer", "permuted_layer")
 """Controls with a layer that holds nothing of what was learnt."""
 
+LAYERLESS = (BASE, "linear", "mlp")
+
 _SATURATED = 0.995
 
 
@@ -81,18 +83,32 @@ def _outcomes(named: Sequence[Compared]) -> list[str]:
 
 
 def _worth(named: Sequence[Compared]) -> list[str]:
-    """Of what the layer learnt: by the controls that hold nothing of it."""
-    controls = [other for other in named if other.arm.name in UNTAUGHT]
-    if not controls:
+    """Of what the layer learnt: both controls that hold nothing of it were trained and beaten, and
+    nothing without a layer is better than the main arm.
+    """
+    outcome = {other.arm.name: other.outcome for other in named}
+    if not outcome.keys() & set(UNTAUGHT):
         return []
-    beaten = [other.arm.name for other in controls if other.outcome == "beat"]
-    others = [other.arm.name for other in controls if other.outcome != "beat"]
-    if not others:
-        return [f"So **what the layer learnt is worth something here**, beside {_and(beaten)}."]
-    return [
-        "So it is **not shown that what the layer learnt is worth anything here**: layers that "
-        f"hold nothing of it ({_and(others)}) do as well, as far as can be told."
+    equal = [name for name in UNTAUGHT if outcome.get(name) == "did not beat"]
+    better = [name for name in UNTAUGHT if outcome.get(name) == "was worse than"]
+    layerless = [name for name in LAYERLESS if outcome.get(name) == "was worse than"]
+    missing = [name for name in UNTAUGHT if name not in outcome]
+    reasons = [
+        f"{_and(names)}{which} {several if len(names) > 1 else one} {what}"
+        for names, which, (one, several), what in (
+            (equal, ", without what it learnt,", ("does", "do"), "as well, as far as can be told"),
+            (better, ", without what it learnt,", ("does", "do"), "better"),
+            (layerless, ", without any layer,", ("does", "do"), "better"),
+            (missing, "", ("was", "were"), "not trained beside it"),
+        )
+        if names
     ]
+    if reasons:
+        return [
+            "So it is **not shown that what the layer learnt is worth anything here**: "
+            f"{'; '.join(reasons)}."
+        ]
+    return [f"So **what the layer learnt is worth something here**, beside {_and(UNTAUGHT)}."]
 
 
 def _over_base(named: Sequence[Compared]) -> list[str]:
@@ -115,14 +131,20 @@ def _no_controls(found: Findings) -> str:
     missing = [name for name in (BASE, *UNTAUGHT) if name not in names]
     if not missing:
         return ""
-    if len(missing) == 1 and missing[0] in UNTAUGHT:
-        return ""
-    lacking = "the encoder alone" if missing == [BASE] else _and(missing)
+    trained = [name for name in UNTAUGHT if name in names]
+    lacking = ["the encoder alone" if name == BASE else name for name in missing]
+    said = []
+    if BASE in missing:
+        said.append("what the layer adds has nothing to be held against")
+    if not trained:
+        said.append("what the layer learnt has nothing to be held against")
+    elif len(trained) < len(UNTAUGHT):
+        said.append(
+            f"what the layer learnt is held against {_and(trained)} alone, which does not decide"
+        )
     return (
-        f"**{lacking} {'was' if len(missing) == 1 else 'were'} not trained beside it** "
-        f"(`beside=[{','.join(missing)}]`), so that "
-        f"{'what the layer adds' if BASE in missing else 'what the layer learnt'} has nothing to "
-        "be held against."
+        f"**{_and(lacking)} {'was' if len(missing) == 1 else 'were'} not trained beside it** "
+        f"(add {','.join(missing)} to `beside`), so that {_and(said)}."
     )
 
 
@@ -173,10 +195,7 @@ def _saturated(found: Findings) -> str:
 def _own_sides(found: Findings) -> str:
     said = []
     if found.config.split == "paper":
-        said.append(
-            "Sides are the plan's own (`split=paper`): CoLA is chosen and tested on the same "
-            "examples, and texts may stand on two sides."
-        )
+        said.append("Sides are the plan's own (`split=paper`): texts may stand on two sides.")
     drawn = [one.name for one in found.sets if "drawn" in str(one.about["origins"].get("test"))]
     if drawn:
         said.append(f"The test side of {_and(drawn)} was drawn here: no published number is of it.")

@@ -10,9 +10,11 @@ from fluoroscope.studies.plugin.report import write_report
 from fluoroscope.studies.plugin.report_accuracy import differences_table
 from fluoroscope.studies.plugin.report_findings import load_findings
 from fluoroscope.studies.plugin.report_layers import outdone, two_components
-from fluoroscope.studies.plugin.report_verdict import caveats, headline
+from fluoroscope.studies.plugin.report_verdict import UNTAUGHT, caveats, headline
 
 GOOD = {"faithful-02": 0.95, "base": 0.7, "random_layer-02": 0.7}
+BOTH = {"faithful-02": 0.9, "base": 0.7, "linear": 0.7, "random_layer-02": 0.7,
+        "permuted_layer-02": 0.7}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -30,19 +32,42 @@ def words(found):
 
 
 def test_a_layer_that_beats_its_controls_is_worth_something(tmp_path):
-    found = found_of(tmp_path, GOOD)
+    found = found_of(tmp_path, BOTH, beside=[*UNTAUGHT, "base", "linear"])
     said = words(found)
-    assert "**beat** base" in said
-    assert "random_layer, layer 2" in said
-    assert "what the layer learnt is worth something here**, beside random_layer" in said
+    assert "**beat** random_layer, layer 2" in said
+    worth = (
+        "what the layer learnt is worth something here**, beside random_layer and permuted_layer"
+    )
+    assert worth in said
     assert f"of {N} test examples" in said
 
 
-def test_a_layer_that_its_control_equals_is_not_shown_to_be_worth_anything(tmp_path):
-    said = words(found_of(tmp_path, {**GOOD, "random_layer-02": 0.95}))
-    assert "**beat** base" in said
-    assert "did not beat random_layer" in said
-    assert "not shown that what the layer learnt is worth anything" in said
+def test_one_untaught_control_does_not_decide(tmp_path):
+    found = found_of(tmp_path, GOOD)
+    assert "**beat** base" in words(found)
+    assert "worth anything here**: permuted_layer was not trained beside it." in words(found)
+    said = " ".join(caveats(found))
+    assert "**permuted_layer was not trained beside it** (add permuted_layer to `beside`)" in said
+    assert "is held against random_layer alone" in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"random_layer-02": 0.9},
+         "random_layer, without what it learnt, does as well, as far as can be told."),
+        ({"random_layer-02": 0.9, "permuted_layer-02": 1.0},
+         "does as well, as far as can be told; permuted_layer, without what it learnt, does "
+         "better."),
+        ({"base": 1.0, "linear": 1.0}, "base and linear, without any layer, do better."),
+    ],
+)  # fmt: skip
+def test_a_layer_that_is_not_above_all_controls_is_not_shown_to_be_worth_anything(
+    tmp_path, changed, why
+):
+    said = words(found_of(tmp_path, {**BOTH, **changed}, beside=[*UNTAUGHT, "base", "linear"]))
+    assert "not shown that what the layer learnt is worth anything here**: " in said
+    assert why in said
 
 
 def test_more_to_train_may_be_all_that_beat_the_encoder(tmp_path):
@@ -59,9 +84,16 @@ def test_a_layer_that_harms_is_said_to(tmp_path):
 
 def test_what_was_not_trained_beside_it_is_said(tmp_path):
     said = " ".join(caveats(found_of(tmp_path, {"faithful-02": 0.9}, beside=[], seeds=1)))
-    assert "base, random_layer and permuted_layer were not trained beside it" in said
+    assert "the encoder alone, random_layer and permuted_layer were not trained beside it" in said
     assert "One training each" in said
-    assert not any("not trained" in one for one in caveats(found_of(tmp_path / "whole", GOOD)))
+    whole = found_of(tmp_path / "whole", BOTH, beside=[*UNTAUGHT, "base"])
+    assert not any("not trained" in one for one in caveats(whole))
+
+
+def test_the_plan_s_own_sides_are_said_to_be_so(tmp_path):
+    said = " ".join(caveats(found_of(tmp_path, GOOD, split="paper")))
+    assert "texts may stand on two sides" in said
+    assert "CoLA" not in said
 
 
 def test_an_encoder_alone_lacks_no_control(tmp_path):
