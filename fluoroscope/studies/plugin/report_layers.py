@@ -41,7 +41,9 @@ MEASURES = {
 def add_choice(report: Report, run: Run, found: Findings) -> None:
     report.section("The choice of a layer")
     report.text(
-        "All scores are from the training side alone. Those of the texts (ILM, LogME, H-score, "
+        "Scores are never from the test side. All but two are from the training side alone: "
+        "`gradient_fit` is judged on rows of the validation side, and `halving` by losses on it, "
+        "which also pick the epoch of every training. Those of the texts (ILM, LogME, H-score, "
         "ridge, variability) say what a layer, after all layers before it, makes of a text that "
         "the large model reads; **the plug uses the layer's weights on one vector of another "
         "model**, which is something else, so nothing makes the one foretell the other. "
