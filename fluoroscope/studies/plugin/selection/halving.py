@@ -5,9 +5,7 @@ trained a little, fewer a little more, one to the end. Free of torch.
     next_round(validation NLL of those, keep=3)                     -> 3 layers
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -15,18 +13,8 @@ from scipy.stats import rankdata
 
 from fluoroscope.core.errors import ConfigError, NumericsError
 
-
-class Round(NamedTuple):
-    n_layers: int
-
-    share: float
-    """Of a whole training, after which the layers are compared."""
-
-
 RANKED_BY = ("plug_side", "gradient_fit")
 """The methods that look at what is plugged in; others count only where neither is there."""
-
-ROUNDS = (Round(8, 0.1), Round(3, 0.4), Round(1, 1.0))
 
 
 def mandatory(n_layers: int) -> list[int]:
@@ -81,13 +69,3 @@ def next_round(validation_nll: Mapping[int, float], keep: int) -> list[int]:
             "least is needed."
         )
     return sorted(sorted(usable, key=lambda layer: (usable[layer], layer))[:keep])
-
-
-def cost(rounds: Sequence[Round] = ROUNDS, *, goes_on: bool = True) -> float:
-    """In whole trainings: of all rounds, where trainings go on from round to round, or anew."""
-    is_falling = all(one.n_layers >= two.n_layers for one, two in pairwise(rounds))
-    is_rising = all(one.share < two.share for one, two in pairwise(rounds))
-    if not rounds or not is_falling or not is_rising:
-        raise ConfigError(f"Rounds have fewer and fewer layers and longer shares; got {rounds}.")
-    before = [0.0, *(one.share for one in rounds)] if goes_on else [0.0] * len(rounds)
-    return sum(one.n_layers * (one.share - done) for one, done in zip(rounds, before, strict=False))

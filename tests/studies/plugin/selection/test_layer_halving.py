@@ -2,13 +2,7 @@ import numpy as np
 import pytest
 
 from fluoroscope.core.errors import ConfigError, NumericsError
-from fluoroscope.studies.plugin.selection.halving import (
-    Round,
-    cost,
-    first_round,
-    mean_ranks,
-    next_round,
-)
+from fluoroscope.studies.plugin.selection.halving import first_round, mean_ranks, next_round
 
 
 def test_ranks_are_averaged_over_methods_and_equals_share_theirs():
@@ -37,14 +31,6 @@ def test_the_best_losses_stay_and_a_broken_training_does_not():
     assert next_round({4: 0.3, 2: 0.3}, 1) == [2]
     with pytest.raises(NumericsError, match="of 0 with a finite"):
         next_round({1: float("nan")}, 1)
-
-
-def test_costs_are_in_whole_trainings():
-    # Eight a tenth, three from a tenth to four tenths, one to the end.
-    assert cost() == pytest.approx(0.8 + 0.9 + 0.6)
-    assert cost(goes_on=False) == pytest.approx(0.8 + 1.2 + 1.0)
-    with pytest.raises(ConfigError, match="fewer and fewer"):
-        cost([Round(3, 0.1), Round(8, 0.4)])
 
 
 def test_scores_that_are_missing_or_too_few_rooms_are_errors():
