@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,12 +10,12 @@ from fluoroscope.core.seeding import torch_stream
 from fluoroscope.models.identity import hash_tensors
 from fluoroscope.models.single_layer.layer_tensors import LayerTensors
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
 
 def random_layer(tensors: LayerTensors, seed: int) -> LayerTensors:
-    """As the same layer of a new model is: normal matrices, biases of 0, norms that only norm."""
+    """Normal entries of the same size, tensor by tensor: each has the root mean square of the real
+    one, and norms have one gain. At the size of a new model's entries a layer adds next to nothing
+    to a stream, and such a control is that of no layer at all.
+    """
     return _made(tensors, f"random {seed}", lambda name, tensor: _new(tensors, name, tensor, seed))
 
 
@@ -37,22 +36,15 @@ def _made(
 
 
 def _new(layer: LayerTensors, name: str, tensor: Tensor, seed: int) -> Tensor:
-    if name.endswith("bias"):
-        return torch.zeros_like(tensor)
-    if tensor.ndim == 1:
-        return torch.full_like(tensor, 1 - layer.layout.gain_offset)
-    deviation = _deviation(layer.config, name)
+    wide = tensor.float()
+    if tensor.ndim == 1 and not name.endswith("bias"):
+        # A norm's gain, which some families store as what is added to 1.
+        offset = layer.layout.gain_offset
+        gain = (wide + offset).square().mean().sqrt()
+        return torch.full_like(wide, float(gain) - offset).to(tensor.dtype)
+    size = wide.square().mean().sqrt()
     drawn = torch.empty(tensor.shape).normal_(generator=torch_stream(seed, "random layer", name))
-    return drawn.mul_(deviation).to(tensor.dtype)
-
-
-def _deviation(config: "PretrainedConfig", name: str) -> float:
-    deviation = float(config.initializer_range)
-    if config.model_type == "gpt2" and name.endswith("c_proj.weight"):
-        # What adds to the stream, twice a layer, starts so small that the sum has unit scale
-        # (Radford et al. 2019, section 2.3).
-        deviation /= (2 * config.num_hidden_layers) ** 0.5
-    return deviation
+    return drawn.mul_(size).to(tensor.dtype)
 
 
 def _permuted(name: str, tensor: Tensor, seed: int) -> Tensor:

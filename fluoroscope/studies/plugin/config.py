@@ -105,8 +105,3 @@ class PluginConfig(PluginSettings):
             several = {"last": [last], "middle": [self.n_layers // 2]}
             for one in several.get(name, range(self.n_layers) if name == "every_layer" else ()):
                 yield Arm(self.variant, form, one)
-
-
-def without_llm(mode: str) -> bool:
-    """Whether nothing of a large model is needed."""
-    return mode == "base"

@@ -20,8 +20,8 @@ class Form:
     """`logits = head(p)`, with `p` replaced by what passed through the middle."""
 
     middle: Middle = "layer"
-    """`layer`: of the large model; `random`: as a new model has it; `permuted`: its own entries,
-    rows and columns exchanged; `linear`: nothing between the two maps; `mlp`: a GELU."""
+    """`layer`: of the large model; `random`: random entries of the same size; `permuted`: its own
+    entries, rows and columns exchanged; `linear`: nothing between the two maps; `mlp`: a GELU."""
 
     reads: Literal["token", "sequence"] = "token"
     """Whether the layer reads the pooled vector, or every token before pooling."""

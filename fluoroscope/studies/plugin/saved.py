@@ -18,7 +18,9 @@ from fluoroscope.core.errors import MismatchError
 from fluoroscope.core.tensors import read_metadata, read_tensors
 from fluoroscope.data.labelled.encoding import encode
 from fluoroscope.data.labelled.example import Example
+from fluoroscope.models.encoder_names import encoder_source
 from fluoroscope.models.encoders import load_encoder
+from fluoroscope.models.single_layer.known import llm_source
 from fluoroscope.models.single_layer.loading import load_layer
 from fluoroscope.studies.plugin.classifier import PlugClassifier
 from fluoroscope.studies.plugin.form import Form
@@ -32,14 +34,14 @@ class AboutSaved:
     """What a classifier is made of, beside the tensors that learnt."""
 
     encoder: str
-    """The folder or hub id of the encoder as it was pretrained."""
+    """Key, folder or hub id of the encoder as it was pretrained."""
 
     encoder_revision: str | None
     encoder_identity: dict[str, str | None]
     pooling: str
     form: Form | None
     llm: str | None
-    """The folder or hub id of the large model; None where no layer of it is in."""
+    """Key, folder or hub id of the large model; None where no layer of it is in."""
 
     llm_revision: str | None
     layer: dict[str, Any] | None  # Any: JSON values of a LayerIdentity.
@@ -71,7 +73,7 @@ class SavedClassifier:
         layer that is there now is not the one that was trained with.
         """
         about = AboutSaved.from_json(read_metadata(Path(path)))
-        encoder = load_encoder(about.encoder, revision=about.encoder_revision)
+        encoder = load_encoder(encoder_source(about.encoder), revision=about.encoder_revision)
         # Where its folder lies says nothing of what it is.
         found = {**encoder.identity.to_json(), "id": about.encoder_identity["id"]}
         _check(found, about.encoder_identity, f"the encoder {about.encoder}", path)
@@ -80,7 +82,7 @@ class SavedClassifier:
             tensors = None
             if about.layer is not None and about.llm is not None:
                 tensors = load_layer(
-                    about.llm,
+                    llm_source(about.llm),
                     int(about.layer["layer"]),
                     revision=about.llm_revision,
                     dtype=about.layer["dtype"],

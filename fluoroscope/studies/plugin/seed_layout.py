@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fluoroscope.core.config import settings_hash, what_half
-from fluoroscope.core.storage import atomic_path, read_json, write_json
+from fluoroscope.core.storage import atomic_path, read_json, sha256_file, write_json
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.plugin.config import PluginConfig
 from fluoroscope.studies.plugin.steps.choose import CHOOSE, SELECTION, chosen_layer
@@ -43,7 +43,7 @@ def _models(run: Run, config: PluginConfig) -> Iterator[Path]:
             if not (shard / TRAINED).exists():
                 continue
             state = {**read_json(shard / STATE), "run": run.name}
-            state["training"] = settings_hash([_deciding(config), dataset, seed])
+            state["training"] = settings_hash([_deciding(config), dict(run.sources), dataset, seed])
             for root, name in roots:
                 if root is None:
                     continue
@@ -77,8 +77,10 @@ def _free(folder: Path, state: dict[str, Any]) -> Path:  # Any: JSON values.
 
 
 def _deciding(config: PluginConfig) -> dict[str, Any]:  # Any: JSON values.
-    """What the main arm of a data set depends on; what is trained beside it changes nothing."""
-    other = ("beside", "datasets", "seed", "seeds", "keep", "test_on", "data_dir")
+    """What the main arm of a data set depends on; what is trained beside it changes nothing. The
+    run's first seed is a part of it, as sides and samples are drawn by it.
+    """
+    other = ("beside", "datasets", "seeds", "keep", "test_on")
     return {name: value for name, value in what_half(config).items() if name not in other}
 
 
@@ -94,11 +96,22 @@ def _selections(run: Run, config: PluginConfig) -> Iterator[Path]:
             short_name(config.model.source),
             short_name(config.llm.source),
         )
-        for step, name in ((CHOOSE, SELECTION), (SELECT, SCORES_CSV)):
-            source = run.step_folder(step) / "shards" / set_key(dataset) / name
+        sources = [
+            run.step_folder(step) / "shards" / set_key(dataset) / name
+            for step, name in ((CHOOSE, SELECTION), (SELECT, SCORES_CSV))
+        ]
+        own = settings_hash([sha256_file(source) for source in sources])
+        if any((folder / source.name).exists() and not _same(folder, source) for source in sources):
+            folder = folder / f"run-{own[:8]}"
+        for source in sources:
+            name = source.name
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(source, temporary)
         yield folder
+
+
+def _same(folder: Path, source: Path) -> bool:
+    return sha256_file(folder / source.name) == sha256_file(source)
 
 
 def short_name(source: str) -> str:

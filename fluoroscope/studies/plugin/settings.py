@@ -61,7 +61,9 @@ class LlmSpec(Config):
 
 
 class SelectionSpec(Config):
-    """How the layer is chosen (mode=pifi_ilm), from the training side alone."""
+    """How the layer is chosen (mode=pifi_ilm), never by the test side. Methods read texts of the
+    training side; `gradient_fit` and `halving` are judged on the validation side.
+    """
 
     bare = "method"
 
@@ -76,7 +78,7 @@ class SelectionSpec(Config):
     n_samples: PositiveInt = 2000
     """Texts of the training side that are read; ILM takes `ilm.n_samples` of them."""
 
-    batch_size: PositiveInt = 16
+    batch_size: PositiveInt = how(16)
     """Texts that the large model reads at once."""
 
     fit_steps: PositiveInt = 300
@@ -89,7 +91,8 @@ class SelectionSpec(Config):
     """Of a whole training, that each round gives its layers."""
 
     ilm: IlmConfig = IlmConfig()
-    """Of the methods `ilm` and `ilm_manual`, with the plan's own names."""
+    """With the plan's own names. What is read and how is of all methods; how it is scored, of
+    `ilm` and `ilm_manual`."""
 
     @field_validator("shares")
     @classmethod
@@ -101,8 +104,11 @@ class SelectionSpec(Config):
     @field_validator("keep")
     @classmethod
     def _rounds_shrink(cls, keep: list[int]) -> list[int]:
-        if len(keep) != 2 or keep[0] < keep[1]:
-            raise ValueError("two numbers of layers are needed, the second no larger")
+        if len(keep) != 2 or keep[0] < max(2, keep[1]):
+            raise ValueError(
+                "two numbers of layers are needed, the second no larger; the first is 2 or more, "
+                "as the middle and the last layer are always tried"
+            )
         return keep
 
 
@@ -140,7 +146,7 @@ class PluginMaterial(Config):
     datasets: list[str] = Field(default_factory=lambda: ["sst2"])
     """Data sets, as a list or between spaces: `datasets="sst2 cola"`; `file:PATH` is your own."""
 
-    data_dir: str | None = None
+    data_dir: str | None = how(None)
     """A folder that has a folder for each data set; without it, the hub's copies."""
 
     split: Literal["sound", "paper"] = "sound"
@@ -153,7 +159,7 @@ class PluginMaterial(Config):
     """Further data sets of as many classes, on whose test sides the main arm is judged too."""
 
     seed: int = 2023
-    """Of the first training."""
+    """Of the first training, of sides that are drawn, and of samples."""
 
     seeds: PositiveInt = 3
     """Trainings of every arm: with `seed`, `seed` + 1 and so on."""
@@ -183,7 +189,9 @@ class PluginSettings(PluginMaterial):
     variant: Variant = "faithful"
     """What stands between the encoder and the head."""
 
-    beside: list[Beside] = Field(default_factory=lambda: ["base", "random_layer", "linear"])
+    beside: list[Beside] = Field(
+        default_factory=lambda: ["base", "random_layer", "permuted_layer", "linear"]
+    )
     """What is trained beside it, alike in all else: controls, variants, other layers."""
 
     epochs: PositiveInt = 3

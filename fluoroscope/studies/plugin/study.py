@@ -121,7 +121,15 @@ def _check_settings(spec: PluginSpec) -> None:
     if spec.mode == "base" and "beside" in spec.model_fields_set and set(spec.beside) - {"base"}:
         raise ConfigError(
             f"mode=base plugs nothing in, so that beside={spec.beside} has nothing to stand beside;"
-            " take mode=pifi or pifi_ilm (with beside=[base,...] the encoder alone is trained too)."
+            " give beside=[], or take mode=pifi or pifi_ilm (with beside=[base,...] the encoder "
+            "alone is trained too)."
+        )
+    selection = spec.selection
+    judged = {selection.method, *selection.also} & {"gradient_fit", "halving"}
+    if spec.mode == "pifi_ilm" and selection.ilm.split == "validation" and judged:
+        raise ConfigError(
+            f"selection.ilm.split=validation has layers learnt from the side that {min(judged)} is "
+            "judged on. Take selection.ilm.split=train, or leave that method out."
         )
     for name in ("checkpoints", "models", "results", "cache", "preprocessed"):
         _check_folder(f"outputs.{name}", getattr(spec.outputs, name))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from fluoroscope.core.config import Config
+from fluoroscope.core.config import Config, how
 
 ScoreMode = Literal["probe", "fisher", "silhouette", "mixed", "robust"]
 Pooling = Literal["mean", "first", "last"]
@@ -74,10 +74,10 @@ class IlmConfig(IlmReadingConfig):
     """Mode `robust` alone: scores are multiplied by half of one and half of the mean probability
     of the class that is said."""
 
-    topk_rerank: PositiveInt = 3
+    topk_rerank: PositiveInt = how(3)
     """Changes nothing, here as in the seed: it ranks the best layers again by the same numbers."""
 
-    patch_lambda: tuple[float, ...] = (0.5, 1.0)
+    patch_lambda: tuple[float, ...] = how((0.5, 1.0))
     """Changes nothing, here as in the seed: of an earlier version that took components away."""
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fluoroscope.core.errors import ConfigError, NumericsError
@@ -19,7 +19,10 @@ from fluoroscope.studies.plugin.classifier import PlugClassifier
 from fluoroscope.studies.plugin.config import Arm, PluginConfig
 from fluoroscope.studies.plugin.plugs import make_plug
 from fluoroscope.studies.plugin.steps.read import input_rms
-from fluoroscope.studies.plugin.steps.texts import TEXTS, TOKENS, TextSet, load_texts, set_key
+from fluoroscope.studies.plugin.steps.texts import TEXTS, TextSet, load_texts, set_key, token_cache
+
+_LAYERS_KEPT = 2
+"""Borrowed layers in memory: the one that trainings in turn have, and one more."""
 
 
 def texts_of(run: Run, name: str) -> TextSet:
@@ -33,26 +36,22 @@ def encoder_of(run: Run, config: PluginConfig) -> Encoder:
     return run.cached(("encoder", source), lambda: load_encoder(source, revision=revision))
 
 
-def encoded_examples(run: Run, config: PluginConfig, name: str, examples: list[Example]) -> Encoded:
-    """Tokens for the encoder; made once, in the run or in the folder that runs share."""
-    encoder = encoder_of(run, config)
-    shared = config.outputs.preprocessed
-    own = run.step_folder(TEXTS) / "shards" / set_key(name) / TOKENS
-    return encode(
-        examples,
-        encoder.tokenizer,
-        config.max_length,
-        cache=Path(shared) if shared else own if own.is_dir() else None,
-        tokenizer_id=encoder.identity.tokenizer_sha256,
-    )
-
-
 def encoded_sides(run: Run, config: PluginConfig, name: str) -> Mapping[Split, Encoded]:
-    texts = texts_of(run, name)
+    """Tokens for the encoder, as the texts' step has left them."""
+    texts, tokenizer = texts_of(run, name), encoder_of(run, config).tokenizer
+    cache = token_cache(config, run.step_folder(TEXTS) / "shards" / set_key(name))
     return run.cached(
         ("sides", name),
-        lambda: {side: encoded_examples(run, config, name, texts.side(side)) for side in SPLITS},
+        lambda: {
+            side: encode(texts.side(side), tokenizer, config.max_length, cache=cache)
+            for side in SPLITS
+        },
     )
+
+
+def encoded_examples(run: Run, config: PluginConfig, examples: Sequence[Example]) -> Encoded:
+    """Tokens of what is no whole side, which are not kept."""
+    return encode(examples, encoder_of(run, config).tokenizer, config.max_length)
 
 
 def layer_of(
@@ -74,7 +73,13 @@ def layer_of(
         _check_finite(found)
         return found
 
-    return run.cached(("layer", source, layer, form), load) if keeps else load()
+    kept: dict[tuple[int, str], LayerTensors] = run.cached("borrowed layers", dict)
+    if not keeps or (layer, form) in kept:
+        return kept.get((layer, form)) or load()
+    while len(kept) >= _LAYERS_KEPT:
+        kept.pop(next(iter(kept)))
+    kept[layer, form] = load()
+    return kept[layer, form]
 
 
 def _check_finite(found: LayerTensors) -> None:

@@ -63,7 +63,10 @@ class ReadStep(MapStep):
         config, name = self.config, str(shard.params["dataset"])
         selection, ilm = config.selection, config.selection.ilm
         # Never the test side, whatever is asked for; what is left over is trained on.
-        own = load_texts(run.step_folder(TEXTS), name).side(ilm.split)
+        texts = load_texts(run.step_folder(TEXTS), name)
+        tested = {one.group_id for one in texts.side("test")}
+        # In the plan's own splits some texts are on two sides.
+        own = [one for one in texts.side(ilm.split) if one.group_id not in tested]
         chosen = limited(own, selection.n_samples, config.seed)
         features = read_layers(
             load_llm(run, config, context.device),

@@ -1,4 +1,6 @@
-"""Every layer is scored by every method, from texts of the training side alone.
+"""Every layer is scored by every method, never from texts of the test side.
+
+Methods read texts of the training side; the gradient-fit probe is judged on the validation side.
 
 select/shards/SET/layer_scores.csv    a row a layer (see `LayerScores`)
 select/shards/SET/components.json     of ILM: |r| of each principal component with the label
@@ -21,6 +23,7 @@ from fluoroscope.models.single_layer.one_token import OneTokenLayer, one_token_l
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.plugin.config import PluginConfig
+from fluoroscope.studies.plugin.form import VARIANTS
 from fluoroscope.studies.plugin.pooling import pool
 from fluoroscope.studies.plugin.schedule import padded_length
 from fluoroscope.studies.plugin.selection.features import LayerFeatures, check_apart
@@ -85,7 +88,10 @@ class SelectStep(MapStep):
         config, name = self.config, str(shard.params["dataset"])
         ilm, seed, sink = config.selection.ilm, config.seed, context.sink
         features = load_features(run, name)
-        check_apart(features.ids, (one.id for one in texts_of(run, name).side("test")))
+        texts = texts_of(run, name)
+        groups = {one.id: one.group_id for one in texts.examples}
+        tested = {one.group_id for one in texts.side("test")}
+        check_apart((groups[one] for one in features.ids), tested)
         own = ilm_scores(features, ilm, seed, sink=_Part(sink, "ILM"))
         plug, gradient = self._plugged(run, name, features, context.device, sink)
         scores = score_table(
@@ -116,7 +122,7 @@ class SelectStep(MapStep):
             return None, None
         wanted = set(features.ids)
         by_id = {one.id: one for one in texts_of(run, name).examples if one.id in wanted}
-        chosen = encoded_examples(run, config, name, [by_id[one] for one in features.ids])
+        chosen = encoded_examples(run, config, [by_id[one] for one in features.ids])
         encoder = encoder_of(run, config)
         pooling, pad_to = config.model.pooling, padded_length(resolved_training(config))
         pooled = pooled_vectors(encoder, chosen, pooling, device, pad_to)
@@ -136,7 +142,7 @@ class SelectStep(MapStep):
             others = limited(
                 texts_of(run, name).side("validation"), config.selection.n_samples, seed
             )
-            held_out = encoded_examples(run, config, name, others)
+            held_out = encoded_examples(run, config, others)
             data = Fitting(
                 pooled,
                 features.labels,
@@ -148,7 +154,11 @@ class SelectStep(MapStep):
                 self._layers(run, device),
                 d_layer,
                 seed,
-                GradientFitConfig(n_steps=config.selection.fit_steps),
+                GradientFitConfig(
+                    n_steps=config.selection.fit_steps,
+                    is_residual=VARIANTS[config.variant].is_residual,
+                    is_rms_matched=VARIANTS[config.variant].is_rms_matched,
+                ),
                 input_rms=features.input_rms,
                 sink=_Part(sink, "gradient fits"),
             )

@@ -16,9 +16,12 @@ from fluoroscope.core.config import settings_hash
 from fluoroscope.core.errors import ConfigError, CorpusError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json, write_parquet
-from fluoroscope.data.corpus_config import HUB_PREFIX, Split
+from fluoroscope.data.corpus_config import HUB_PREFIX, SPLITS, Split
 from fluoroscope.data.labelled.base import check_classes, labelled_place, labelled_set, limited
+from fluoroscope.data.labelled.encoding import encode
 from fluoroscope.data.labelled.example import Example
+from fluoroscope.models.encoder_names import encoder_source
+from fluoroscope.models.loading import load_tokenizer
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.plugin.config import PluginConfig
@@ -81,6 +84,7 @@ class TextsStep(MapStep):
         # Batches are drawn by place: the order of a file's rows must not decide them.
         gathered = replace(gathered, items=tuple(sorted(gathered.items, key=_order)))
         write_parquet(context.folder / EXAMPLES, _frame(gathered.items))
+        self._encode(gathered.items, context)
         about = {
             "name": name,
             "task": labelled.task,
@@ -92,19 +96,29 @@ class TextsStep(MapStep):
         write_json(context.folder / ABOUT, about)
         context.sink.message(f"{gathered.describe()}; by side and class: {gathered.counts()}")
 
+    def _encode(self, examples: Sequence[Example], context: ShardContext) -> None:
+        """Whole sides are tokenised here, once for all workers."""
+        config = self.config
+        tokenizer = load_tokenizer(encoder_source(config.model.source), config.model.revision)
+        cache = token_cache(config, context.folder)
+        for side in SPLITS:
+            own = [one for one in examples if one.split == side]
+            encode(own, tokenizer, config.max_length, cache=cache)
+
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
-        """Refuses sets without a single batch, and those that a model of another number of classes
-        cannot be judged on.
+        """Refuses sets without a single batch, and those that a model of other classes cannot be
+        judged on.
         """
         for name in self.config.datasets:
             steps_of_epoch(len(load_texts(folder, name).side("train")), self.config.training)
-        own = {name: len(load_texts(folder, name).classes) for name in self.names()}
+        own = {name: sorted(load_texts(folder, name).classes) for name in self.names()}
         for name in self.config.test_on:
             for trained in self.config.datasets:
                 if own[name] != own[trained]:
                     raise ConfigError(
-                        f"test_on={name} has {own[name]} classes and {trained} has {own[trained]}: "
-                        "a classifier of one cannot be judged on the other. Take sets that agree."
+                        f"test_on={name} has the classes {own[name]} and {trained} has "
+                        f"{own[trained]}: a classifier of one cannot be judged on the other. Take "
+                        "sets whose classes go by the same names."
                     )
 
 
@@ -114,6 +128,12 @@ def set_key(name: str) -> str:
     """
     plain = _NOT_IN_A_KEY.sub("_", name)
     return plain if plain == name else f"{plain[-60:].lstrip('_.-')}-{settings_hash(name)[:8]}"
+
+
+def token_cache(config: PluginConfig, shard: Path) -> Path:
+    """Where the tokens of whole sides are: with the texts, or in the folder that runs share."""
+    shared = config.outputs.preprocessed
+    return Path(shared).expanduser() if shared else shard / TOKENS
 
 
 def load_texts(step_folder: Path, name: str) -> TextSet:

@@ -1,6 +1,6 @@
 """One training as a loop, and what is written when it ends; whatever step it belongs to."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,9 +12,9 @@ from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_json, write_parquet
 from fluoroscope.core.tensors import State, write_tensors
 from fluoroscope.data.labelled.encoding import Encoded
-from fluoroscope.models.encoder_names import encoder_source
-from fluoroscope.models.single_layer.known import llm_source
+from fluoroscope.data.labelled.example import Example
 from fluoroscope.runs.process import resolve_devices
+from fluoroscope.runs.record import read_record
 from fluoroscope.runs.run import Run
 from fluoroscope.steps.models import pinned_revision
 from fluoroscope.studies.plugin.classifier import PlugClassifier
@@ -135,6 +135,7 @@ class TrainLoop:
             return new_trainer(run, config, training, self.classifier, self.device, share)
         self._between = TemporaryDirectory(prefix="fluoroscope-shared-")
         on_gpus = self.device.startswith("cuda")
+        asked = read_record(run.folder).how.devices
         arguments = {
             "run": str(run.folder.resolve()),
             "training": training.to_json(),
@@ -143,7 +144,7 @@ class TrainLoop:
         return SharedTrainer(
             f"{__name__}:trainer_of_process",
             arguments,
-            resolve_devices("auto")[:n] if on_gpus else ["cpu"] * n,
+            resolve_devices(asked)[:n] if on_gpus else ["cpu"] * n,
             Path(self._between.name),
             threads=run.threads,
         )
@@ -167,6 +168,7 @@ class TrainLoop:
             self.trainer.close()
         self.classifier.load_trained(done.tensors)
         write_parquet(folder / CURVE, pl.DataFrame(done.curve, infer_schema_length=None))
+        self._say_left_out(sink)
         frames = [self._judged(side, encoded) for side, encoded in self._sides().items()]
         predictions = pl.concat(frames)
         write_parquet(folder / PREDICTIONS, predictions)
@@ -187,9 +189,16 @@ class TrainLoop:
         found = {"validation": own["validation"], "test": own["test"]}
         if self.is_main:
             for name in self.config.test_on:
-                examples = texts_of(self.run, name).side("test")
-                found[f"test of {name}"] = encoded_examples(self.run, self.config, name, examples)
+                examples = others_test(self.run, self.training.dataset, name)
+                found[f"test of {name}"] = encoded_examples(self.run, self.config, examples)
         return found
+
+    def _say_left_out(self, sink: Sink) -> None:
+        for name in self.config.test_on if self.is_main else ():
+            n = len(texts_of(self.run, name).side("test"))
+            n_left = n - len(others_test(self.run, self.training.dataset, name))
+            if n_left:
+                sink.message(f"{n_left} of {n} test texts of {name} were learnt from: left out.")
 
     def _judged(self, side: str, encoded: Encoded) -> pl.DataFrame:
         logits = predict(
@@ -221,12 +230,12 @@ class TrainLoop:
         layer = None if plug is None else plug.identity
         target = getattr(plug.middle, "target_rms", None) if plug is not None else None
         return AboutSaved(
-            encoder=encoder_source(config.model.source),
+            encoder=config.model.source,
             encoder_revision=pinned_revision(self.run, "model", config.model.revision),
             encoder_identity=self.classifier.encoder.identity.to_json(),
             pooling=self.classifier.pooling,
             form=self.training.arm.form,
-            llm=None if layer is None else llm_source(config.llm.source),
+            llm=None if layer is None else config.llm.source,
             llm_revision=pinned_revision(self.run, "llm", config.llm.revision),
             layer=None if layer is None else layer.to_json(),
             d_layer=config.d_layer,
@@ -235,6 +244,20 @@ class TrainLoop:
             max_length=config.max_length,
             classes=texts_of(self.run, self.training.dataset).classes,
         )
+
+
+def others_test(run: Run, trained: str, name: str) -> list[Example]:
+    """The test side of another set, in the classes of the one that was trained on, and without
+    texts that were there to learn from or to choose by.
+    """
+    own, other = texts_of(run, trained), texts_of(run, name)
+    place = {label: own.classes.index(each) for label, each in enumerate(other.classes)}
+    seen = {one.group_id for one in own.examples if one.split != "test"}
+    return [
+        replace(one, label=place[one.label])
+        for one in other.side("test")
+        if one.group_id not in seen
+    ]
 
 
 def _scores(predictions: pl.DataFrame) -> list[dict[str, object]]:
