@@ -268,7 +268,7 @@ def notes(options: argparse.Namespace) -> list[str]:
 def check_task(options: argparse.Namespace) -> None:
     """Refuses a data set of the other task, and one that there is not."""
     for name in filter(None, (options.task_dataset, options.test_dataset)):
-        task = labelled_set(name).task
+        task = labelled_set(name).task_at()
         if options.task not in (None, task):
             raise ConfigError(f"{name} is a data set of --task {task}, not of {options.task}.")
 

@@ -51,9 +51,16 @@ class OrganismSet(LabelledSet):
                 "Leave the path out."
             )
         found = [Found(self.name, None, example) for example in self.examples()]
-        examples, left_out, origins = split_examples(found, "sound", seed)
-        check_classes(examples, self.classes, self.name)
-        return GatheredExamples(self.name, tuple(examples), tuple(left_out), self.classes, origins)
+        sides = split_examples(found, "sound", seed)
+        check_classes(sides.examples, self.classes, self.name)
+        return GatheredExamples(
+            self.name,
+            tuple(sides.examples),
+            tuple(sides.left_out),
+            self.classes,
+            sides.origins,
+            self.task,
+        )
 
 
 @dataclass(frozen=True)

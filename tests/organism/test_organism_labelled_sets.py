@@ -66,6 +66,7 @@ def test_a_review_is_positive_where_most_of_it_praises():
 
 def test_a_judgement_follows_or_contradicts_or_is_of_something_else():
     gathered = read("organism_inference")
+    assert gathered.task == "entailment"
     for one in gathered.items[:600]:
         thing, praises = judged(one.pair.removesuffix("."))
         known = said(one.text)

@@ -61,6 +61,9 @@ class GatheredExamples(Gathered[Example]):
     origins: Mapping[Split, Origin] = field(default_factory=dict)
     """Whether a side is the set's own, or drawn by us."""
 
+    task: Task = "classification"
+    """Of what was read; only a table's columns tell its own."""
+
     def side(self, split: Split) -> list[Example]:
         return [one for one in self.items if one.split == split]
 
@@ -84,6 +87,10 @@ class LabelledSet(ABC):
 
     needs_place = True
     """False where it is made and not read."""
+
+    def task_at(self, place: Path | str | None = None) -> Task:
+        """The task of what `read` would read; only a table of the user's own is looked at."""
+        return self.task
 
     @abstractmethod
     def read(

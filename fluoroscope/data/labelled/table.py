@@ -32,14 +32,18 @@ class TableSet(LabelledSet):
     name: str
     path: str
     task: Task = "classification"
+    """Unless its columns tell that texts are pairs, which `task_at` and `read` see."""
+
     classes: tuple[str, ...] = ()
+
+    def task_at(self, place: Path | str | None = None) -> Task:
+        return _task(self._rows(str(place or self.path)))
 
     def read(
         self, place: Path | str | None = None, *, seed: int = 0, splitting: Splitting = "sound"
     ) -> GatheredExamples:
         """`place` is its own path if it is not given."""
         rows = self._rows(str(place or self.path))
-        has_pairs = any(row.has("pair") for row in rows)
         left_out: list[LeftOut] = []
         labels: list[tuple[Row, str]] = []
         for row in rows:
@@ -49,14 +53,14 @@ class TableSet(LabelledSet):
             else:
                 left_out.append(LeftOut(row.where, "it has no label"))
         classes = _classes([label for _, label in labels], self.name)
-        task: Task = "entailment" if has_pairs else "classification"
+        task = _task(rows)
         found: list[Found] = []
         for row, label in labels:
             try:
                 found.append(found_in(row, self.name, task, classes.index(label), _side(row)))
             except UnusableRowError as error:
                 left_out.append(LeftOut(row.where, str(error)))
-        reading = Reading(self.name, str(place or self.path), classes, found, left_out)
+        reading = Reading(self.name, str(place or self.path), task, classes, found, left_out)
         return gathered(reading, splitting, seed)
 
     def _rows(self, place: str) -> list[Row]:
@@ -78,6 +82,10 @@ def table_at(path: str) -> TableSet:
     if not path.strip():
         raise CorpusError("file: needs the path of a table or of a folder behind it.")
     return TableSet(name=Path(path).stem, path=path)
+
+
+def _task(rows: Sequence[Row]) -> Task:
+    return "entailment" if any(row.has("pair") for row in rows) else "classification"
 
 
 def _label(row: Row) -> str:

@@ -96,7 +96,7 @@ class WrittenSet(LabelledSet):
                 found.append(found_in(row, self.name, self.task, label, side, part))
             except UnusableRowError as error:
                 left_out.append(LeftOut(row.where, str(error)))
-        reading = Reading(self.name, str(place), self.classes, found, left_out)
+        reading = Reading(self.name, str(place), self.task, self.classes, found, left_out)
         return gathered(reading, splitting, seed, self.paper)
 
     def _rows(self, place: str) -> Iterator[tuple[Row, Mapping[str, str]]]:
@@ -134,6 +134,7 @@ class Reading(NamedTuple):
 
     name: str
     place: str
+    task: Task
     classes: tuple[str, ...]
     found: list[Found]
     left_out: list[LeftOut]
@@ -164,14 +165,14 @@ def gathered(
     reading: Reading, splitting: Splitting, seed: int, paper: PaperSides | None = None
 ) -> GatheredExamples:
     """The set with its sides, each of which has two classes or more."""
-    name, place, classes, found, left_out = reading
+    name, place, task, classes, found, left_out = reading
     if not found:
         why = f" Left out: {counted(left_out)}." if left_out else " It holds no rows."
         raise CorpusError(f"{place} gives nothing that {name} could use.{why}")
     sides = split_examples(found, splitting, seed, paper)
     check_classes(sides.examples, classes, f"{name} (read from {place})")
     rest = (*left_out, *sides.left_out)
-    return GatheredExamples(name, tuple(sides.examples), rest, classes, sides.origins)
+    return GatheredExamples(name, tuple(sides.examples), rest, classes, sides.origins, task)
 
 
 class _FormFiles(NamedTuple):

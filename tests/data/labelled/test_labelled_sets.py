@@ -191,6 +191,7 @@ def test_both_sides_of_mnli_are_parts_of_the_test_side_but_in_the_paper(tmp_path
     assert Counter(one.part for one in sound.side("test")) == {"matched": 6, "mismatched": 6}
     assert sound.reasons() == {"people did not agree on its label": 1}
     assert len(sound.side("validation")) == 990
+    assert sound.task == mnli.task_at() == "entailment"
     paper = mnli.read(tmp_path, splitting="paper")
     assert {one.part for one in paper.side("test")} == {"mismatched"}
     validation = {one.text for one in paper.side("validation")}
@@ -207,6 +208,7 @@ def test_the_hub_is_read_by_its_numbers_and_names(monkeypatch):
     gathered = LABELLED.load("cola").read("hf:")
     assert {one.text.split()[0] for one in gathered.side("test")} == {"validation"}
     assert all(one.label == int(one.text.split()[1]) % 2 for one in gathered.items)
+    assert gathered.task == "classification"
 
 
 def test_a_table_of_ones_own_is_a_set(tmp_path):
@@ -220,6 +222,7 @@ def test_a_table_of_ones_own_is_a_set(tmp_path):
         for suffix in ("csv", "jsonl", "parquet", "tsv")
     ]
     assert read[0].classes == ("no", "yes")
+    assert read[0].task == "classification"
     assert read[0].counts()["test"] == {"no": 5, "yes": 5}
     assert all(one.items == read[0].items for one in read)
 
@@ -235,6 +238,7 @@ def test_sides_of_a_table_are_those_of_its_column_or_of_the_names_of_files(tmp_p
         {"dev": "validation"}.get(row["split"], row["split"]) for row in rows
     ]
     assert by_column.items[0].pair == "h 0"
+    assert by_column.task == "entailment"
     folder = tmp_path / "named"
     folder.mkdir()
     for side in ("train", "dev", "test"):
