@@ -177,7 +177,7 @@ passed=(
 
 # The same script in a container: folders have the same paths there, files are the user's own.
 run_in_container() { # run_in_container SCRIPT [more words]
-    local script=$1 variable image options
+    local script=/opt/fluoroscope/scripts/$1 variable folder image options
     shift
     command -v docker >/dev/null ||
         fail "DOCKER=true needs the command docker, which is not here. Install it, or set DOCKER=false."
@@ -200,13 +200,17 @@ run_in_container() { # run_in_container SCRIPT [more words]
     for variable in DATA_DIR FLUOROSCOPE_DATA MODEL LLM; do
         mount_folder "$variable" ro
     done
+    # LLM=stories260k is looked for beside the data.
+    for folder in "${DATA_DIR:-}" "${FLUOROSCOPE_DATA:-}"; do
+        [[ $folder != */* || ! -d ${folder%/*}/weights ]] || mount_path "${folder%/*}/weights" ro
+    done
     for variable in "${passed[@]}"; do
         # By name alone, so that no key stands in a list of processes.
         [[ -z ${!variable+x} ]] || options+=(--env "$variable")
     done
-    show docker run "${options[@]}" "$image" "scripts/$script" "$@"
+    show docker run "${options[@]}" "$image" "$script" "$@"
     [[ -n ${DRY_RUN:-} ]] ||
-        docker run "${options[@]}" "$image" "/opt/fluoroscope/scripts/$script" "$@"
+        docker run "${options[@]}" "$image" "$script" "$@"
 }
 
 mount_folder() { # mount_folder VARIABLE rw|ro: the folder that it names, under the same path
@@ -215,7 +219,11 @@ mount_folder() { # mount_folder VARIABLE rw|ro: the folder that it names, under 
     [[ $folder == */* && -d $folder ]] || return 0
     folder=$(cd "$folder" && pwd)
     export "$1=$folder"
-    [[ $folder/ == "$PWD"/* ]] || options+=(--volume "$folder:$folder:$2")
+    mount_path "$folder" "$2"
+}
+
+mount_path() { # mount_path FOLDER rw|ro; what is mounted already is not mounted again
+    [[ $1/ == "$PWD"/* || " ${options[*]} " == *" $1:$1:"* ]] || options+=(--volume "$1:$1:$2")
 }
 
 # One image for each version, and in a checkout for each commit.

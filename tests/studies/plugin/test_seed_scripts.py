@@ -306,6 +306,26 @@ def test_a_container_runs_the_same_script_with_the_same_folders(docker, tmp_path
     assert [line.split()[0] for line in docker(**variables)] == ["image", "run"]
 
 
+def test_a_container_has_the_weights_beside_the_data_and_every_folder_once(docker, tmp_path):
+    data, weights = tmp_path / "data", tmp_path / "weights"
+    data.mkdir()
+    variables = {"DATA_DIR": str(data), "FLUOROSCOPE_DATA": str(data), "LLM": "stories260k"}
+    assert f"{weights}:" not in docker(**variables)[-1]
+    weights.mkdir()
+    run = docker(**variables)[-1]
+    for folder in (data, weights):
+        assert run.count(f"--volume {folder}:{folder}:ro") == 1
+
+
+def test_a_container_is_shown_as_it_is_run(docker):
+    shown = shell(
+        CLASSIFICATION, "n_train=9", cwd=docker.work, path=docker.tools, DOCKER="true",
+        FLUOROSCOPE_IN_DOCKER="0", DRY_RUN="1", LOG=os.devnull,
+    ).stderr.strip()  # fmt: skip
+    assert shown.startswith("docker run --rm")
+    assert shown.endswith("/opt/fluoroscope/scripts/run_classification.sh n_train=9")
+
+
 def test_a_container_has_the_gpus_where_there_is_a_driver(docker):
     tool = docker.tools / "nvidia-smi"
     tool.write_text("#!/bin/sh\n")
@@ -437,6 +457,19 @@ def test_a_flag_that_cannot_be_meant_is_answered(main, line, text):
 def test_a_data_set_of_the_other_task_is_refused(main):
     with pytest.raises(ConfigError, match="mnli is a data set of --task entailment"):
         main.check_task(main.parsed(["--task", "classification", "--task_dataset", "mnli"]))
+
+
+def test_the_columns_of_a_table_tell_its_task(main, tmp_path):
+    table = tmp_path / "mine.csv"
+    for header, own, other in (
+        ("premise,hypothesis,label", "entailment", "classification"),
+        ("text,note,label", "classification", "entailment"),
+    ):
+        table.write_text(f"{header}\na,b,0\n")
+        dataset = ["--task_dataset", f"file:{table}"]
+        main.check_task(main.parsed(["--task", own, *dataset]))
+        with pytest.raises(ConfigError, match=f"is a data set of --task {own}, not of {other}"):
+            main.check_task(main.parsed(["--task", other, *dataset]))
 
 
 @pytest.mark.parametrize(
