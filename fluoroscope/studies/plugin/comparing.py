@@ -9,7 +9,7 @@ are, so that a verdict asks for both.
 Axes: seeds, n examples, groups of them, draws.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -114,12 +114,20 @@ class Draws:
         if self.n_groups < MIN_UNITS:
             return {name: Interval(value, np.nan, np.nan) for name, value in values.items()}
         parts: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
-        for start in range(0, len(self._counts), _AT_ONCE):
-            sums = self._counts[start : start + _AT_ONCE].astype(np.float64) @ table
+        for sums, weights in self.taken(table):
             for name, of in statistics.items():
-                weights = self._seeds[start : start + _AT_ONCE]
                 parts[name].append((weights * of(sums)).sum(axis=1))
         return {name: _percentiles(values[name], parts[name]) for name in statistics}
+
+    def taken(
+        self, table: Float[np.ndarray, "groups columns"]
+    ) -> Iterator[tuple[Float[np.ndarray, "draws columns"], Float[np.ndarray, "draws seeds"]]]:
+        """Sums over the groups that are drawn, and the weights of the seeds; some draws at a time,
+        as a count for each draw and group is large.
+        """
+        for start in range(0, len(self._counts), _AT_ONCE):
+            end = start + _AT_ONCE
+            yield self._counts[start:end].astype(np.float64) @ table, self._seeds[start:end]
 
 
 class Difference(NamedTuple):

@@ -39,12 +39,12 @@ def add_sweep(report: Report, run: Run, found: Findings) -> None:
         report.text(
             "**Regret** is the accuracy of the best layer less that of the layer that a method "
             "takes. The best of many noisy layers looks better than it is, and so does any regret; "
-            "`regret_crossed` takes the best layer on one half of the test examples and compares "
-            "on the other: about 0 or below says that no layer is known to be better. "
+            f"{_crossed(found.config.seeds)} "
             "**Tau** (Kendall's) is between a method's scores and the accuracies of all layers. "
             "`gap_recovered` is the share of the gap between the last and the best layer, and "
-            "empty where that gap is below two standard errors. Intervals draw examples one by one "
-            "and seeds again; *random* is a layer drawn evenly, in expectation."
+            "empty where that gap is below two standard errors. Intervals draw groups of examples "
+            "and seeds again and take the best layer as given; of that layer itself the regret is "
+            "0 by construction and has none. *random* is a layer drawn evenly, in expectation."
         )
         report.text("\n".join(f"- {_in_words(frame, one)}" for one in swept))
         report.table(
@@ -56,6 +56,20 @@ def add_sweep(report: Report, run: Run, found: Findings) -> None:
     seconds = _seconds(run)
     if seconds:
         report.text(f"**What it cost in this run**: {seconds}.")
+
+
+def _crossed(n_seeds: int) -> str:
+    """What `regret_crossed` is of, and what it leaves."""
+    halved = "test examples" if n_seeds == 1 else "the trainings and of the test examples"
+    said = (
+        f"`regret_crossed` takes the best layer on one half of {halved} and compares on the other: "
+        "about 0 or below says that no layer is known to be better. "
+    )
+    return said + (
+        "There is one training of each layer, in both halves: one that was lucky stays so."
+        if n_seeds == 1
+        else "Half of the trainings find the best layer less often, so that it is a low guess."
+    )
 
 
 def _layers(one: SetFindings) -> dict[int, str]:
@@ -73,7 +87,12 @@ def _agreement(run: Run, found: Findings, one: SetFindings) -> pl.DataFrame:
     others = {name: layer for name, layer in choices_of(run, one.name).items()
               if name not in {*scores, "last", "middle"}}  # fmt: skip
     frame = sweep_agreement(
-        right.mean(axis=2), scores, found.config.seed, choices=others, is_right=right
+        right.mean(axis=2),
+        scores,
+        found.config.seed,
+        choices=others,
+        is_right=right,
+        groups=one.side.groups,
     )
     return frame.select(pl.lit(one.name).alias("data_set"), pl.all())
 

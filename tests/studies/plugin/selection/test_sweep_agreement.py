@@ -95,6 +95,65 @@ def test_where_all_layers_are_alike_the_crossed_regret_is_about_0_and_the_plain_
     assert np.mean(plain) > 0.02
 
 
+def test_lucky_seeds_of_equal_layers_leave_no_crossed_regret():
+    # Seeds differ by far more than samples do: halves that share them would all be positive.
+    crossed, of_one = [], []
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        chance = 0.7 + 0.05 * random.normal(size=(8, 3, 1))
+        is_right = random.random((8, 3, 200)) < chance
+        for kept, found in ((is_right, crossed), (is_right[:, :1], of_one)):
+            table = sweep_agreement(
+                kept.mean(axis=2), {"it": np.arange(8.0)}, seed, is_right=kept, n_resamples=10
+            )
+            found.append(rows_of(table)["random"]["regret_crossed"])
+    assert abs(np.mean(crossed)) < 3 * np.std(crossed) / 60**0.5
+    assert np.mean(of_one) > 0.03
+
+
+def test_samples_of_a_group_are_drawn_together():
+    means = np.array([0.5, 0.9, 0.6])
+    alone = simulated(means, 60, 1, 0)
+    tenfold = np.repeat(alone, 10, axis=2)
+    groups = [f"group {number // 10:02d}" for number in range(600)]
+    scores = {"it": np.array([0.0, 1.0, 2.0])}
+    tables = [
+        sweep_agreement(one.mean(axis=2), scores, 0, is_right=one, groups=known)
+        for one, known in ((alone, None), (tenfold, groups), (tenfold, None))
+    ]
+    few, grouped, split = (rows_of(table)["it"] for table in tables)
+    assert grouped["regret_low"] == pytest.approx(few["regret_low"])
+    assert grouped["regret_crossed"] == pytest.approx(few["regret_crossed"])
+    width = grouped["regret_high"] - grouped["regret_low"]
+    assert width == pytest.approx((split["regret_high"] - split["regret_low"]) * 10**0.5, rel=0.2)
+
+
+def test_few_seeds_are_spread_out():
+    # Ten groups alike of ten samples; the seeds' differences are 0.7 and 0.1.
+    is_right = np.zeros((2, 2, 10, 10), dtype=bool)
+    is_right[1, 0, :, :7] = is_right[1, 1, :, :1] = True
+    is_right = is_right.reshape(2, 2, 100)
+    groups = [str(number // 10) for number in range(100)]
+    scores = {"it": np.array([1.0, 0.0])}
+    table = sweep_agreement(is_right.mean(axis=2), scores, 0, is_right=is_right, groups=groups)
+    row = rows_of(table)["it"]
+    assert row["regret"] == pytest.approx(0.4)
+    assert row["regret_low"] == pytest.approx(0.4 - 2**0.5 * 0.3)
+    assert row["regret_high"] == pytest.approx(0.4 + 2**0.5 * 0.3)
+
+
+def test_the_regret_of_the_best_layer_seen_has_no_ends_and_says_why():
+    is_right = simulated(np.array([0.6, 0.8]), 100, 2, 0)
+    scores = {"right": np.array([0.0, 1.0]), "wrong": np.array([1.0, 0.0])}
+    rows = rows_of(sweep_agreement(is_right.mean(axis=2), scores, 0, is_right=is_right))
+    right, wrong = rows["right"], rows["wrong"]
+    assert right["regret"] == 0.0
+    assert right["regret_low"] is right["regret_high"] is None
+    assert "0 by construction" in right["note"]
+    assert wrong["note"] is None
+    assert wrong["regret_low"] < wrong["regret"] < wrong["regret_high"]
+
+
 def test_seeds_are_the_units_where_no_samples_are_given():
     random = np.random.default_rng(0)
     accuracy = np.array([0.7, 0.8, 0.9])[:, None] + 0.01 * random.normal(size=(3, 12))
@@ -117,3 +176,6 @@ def test_shapes_that_do_not_fit_are_refused():
         sweep_agreement(accuracy, {"it": np.ones(2)}, 0)
     with pytest.raises(ConfigError, match="0 to 2"):
         sweep_agreement(accuracy, {}, 0, choices={"x": -1})
+    is_right = np.ones((3, 2, 9), dtype=bool)
+    with pytest.raises(ConfigError, match="Each of 9 test samples"):
+        sweep_agreement(accuracy, {}, 0, is_right=is_right, groups=["a"])
