@@ -24,7 +24,7 @@ TAKEN: Mapping[str, tuple[str, str]] = {
     "base": ("both maps and the layer", "the encoder, its pooled vector and the same head"),
     "random_layer": (
         "all that the layer learnt",
-        "a layer of the same shape as a new model has it, and both maps",
+        "random entries of the same size, matrix by matrix, and both maps",
     ),
     "permuted_layer": (
         "which entry of each matrix stands where",
