@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fluoroscope.core.errors import DamagedError
 from fluoroscope.core.intervals import Interval, clustered_share_interval
 from fluoroscope.core.storage import read_json
 from fluoroscope.runs.interval_text import between
 from fluoroscope.runs.run import DONE, Run
+from fluoroscope.studies.plugin.seed_layout import short_name
+from fluoroscope.studies.plugin.steps.texts import ABOUT, TEXTS, set_key
 from fluoroscope.studies.plugin.steps.train import SCORES, TRAIN, read_train, trainings
 from fluoroscope.studies.plugin.steps.training_loop import PREDICTIONS, STATE, TRAINED
 
@@ -62,13 +65,37 @@ def _places(run: Run) -> Iterator[Path]:
     yield run.folder / "report.html"
     outputs = run.config.outputs
     roots = [Path(root).expanduser() for root in (outputs.models, outputs.checkpoints) if root]
-    for root in roots:
-        # A path of the plan says no seed, so that only what lies in a folder tells whose it is.
-        for state in sorted(root.rglob(STATE)):
-            if read_json(state).get("run") == run.name:
-                yield state.parent
+    if roots and is_trained(run):
+        for root in roots:
+            yield from _in_layout(run, root)
     if outputs.results and run.config.chooses:
         yield Path(outputs.results).expanduser() / "layer_selection"
     if not roots and is_trained(run):
         for one in trainings(run, run.config):
             yield run.folder / TRAIN / "shards" / one.key / TRAINED
+
+
+def _in_layout(run: Run, root: Path) -> Iterator[Path]:
+    """Folders of the plan that hold a training of this run. All else in `root` is left alone: it
+    may be large, and not ours.
+    """
+    config = run.config
+    for dataset in config.datasets:
+        about = read_json(run.step_folder(TEXTS) / "shards" / set_key(dataset) / ABOUT)
+        source = short_name(config.model.source)
+        above = root / about["task"] / set_key(dataset) / config.model.pooling / source
+        # Below it: METHOD/LLM/LAYER, and there a folder for each further training. A path of the
+        # plan says no seed, so that only what lies in a folder tells whose it is.
+        for pattern in ("*/*/*", "*/*/*/run-*"):
+            for state in sorted(above.glob(f"{pattern}/{STATE}")):
+                if _run_of(state) == run.name:
+                    yield state.parent
+
+
+def _run_of(path: Path) -> str | None:
+    """The run that a state file names; None of another's file."""
+    try:
+        state = read_json(path)
+    except (DamagedError, OSError):
+        return None
+    return state.get("run") if isinstance(state, dict) else None
