@@ -15,7 +15,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from fluoroscope.core.errors import CorpusError
 
 HUB_PREFIX = "hf:"
-"""Begins a place on the hub; nothing behind it is the set's usual one."""
+"""Begins a place on the hub, `hf:NAME` or `hf:NAME@REVISION`; no NAME is the set's usual one."""
+
+_TIMEOUT_S = 10.0
 
 Item = TypeVar("Item")
 
@@ -99,6 +101,26 @@ class Hub(NamedTuple):
     id: str
     subset: str | None
     split: str
+    revision: str | None = None
+    """A commit, a branch or a tag; None is the newest."""
+
+
+def hub_at(place: str, usual: Hub) -> Hub:
+    """What a place on the hub names, the rest as is usual."""
+    name, at, revision = place.removeprefix(HUB_PREFIX).partition("@")
+    if at and not revision:
+        raise CorpusError(f"{place} names no revision behind the @. Give a commit, or leave @ out.")
+    return usual._replace(id=name or usual.id, revision=revision or usual.revision)
+
+
+def hub_commit(hub_id: str) -> str | None:
+    """The newest commit of a data set on the hub; None where the hub does not say it."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(hub_id, timeout=_TIMEOUT_S).sha
+    except Exception:  # Each transport below the hub client raises its own; reading says why.
+        return None
 
 
 def rows_at(
@@ -113,7 +135,7 @@ def rows_at(
     """
     if place.startswith(HUB_PREFIX):
         for usual in hubs:
-            hub = usual._replace(id=place.removeprefix(HUB_PREFIX) or usual.id)
+            hub = hub_at(place, usual)
             for number, values in enumerate(_hub_rows(hub), start=1):
                 yield Row(f"{hub.id}, {hub.split}, row {number}", hub.split, values, columns)
         return
@@ -197,7 +219,7 @@ def _hub_rows(hub: Hub) -> Iterator[Mapping[str, Any]]:  # Any: what the hub's c
     from datasets.exceptions import DatasetNotFoundError
 
     try:
-        rows = load_dataset(hub.id, hub.subset, split=hub.split)
+        rows = load_dataset(hub.id, hub.subset, split=hub.split, revision=hub.revision)
     # A RuntimeError is a data set that is a script, which `datasets` no longer runs.
     except (
         DatasetNotFoundError,
@@ -207,8 +229,9 @@ def _hub_rows(hub: Hub) -> Iterator[Mapping[str, Any]]:  # Any: what the hub's c
         RuntimeError,
     ) as error:
         raise CorpusError(
-            f"The data set {hub.id!r} (subset {hub.subset}, split {hub.split!r}) could not be "
-            f"opened: {error} Check the network, or give a file."
+            f"The data set {hub.id!r} (subset {hub.subset}, split {hub.split!r}, revision "
+            f"{hub.revision or 'newest'}) could not be opened: {error} Check the network, or give "
+            "a file."
         ) from error
     for row in rows:
         yield dict(row)

@@ -86,6 +86,6 @@ def load_model(run: Run, config: ModelConfig, device: str) -> LanguageModel:
 
 
 def pinned_revision(run: Run, source: str, revision: str | None) -> str | None:
-    """The commit at which `source` was when the run was started; `revision` where it is no hub's."""
+    """The commit at which `source` was when the run was started; `revision` where there is none."""
     found = run.sources.get(source, "")
     return found.removeprefix(COMMIT) if found.startswith(COMMIT) else revision

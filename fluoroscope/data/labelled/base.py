@@ -17,7 +17,7 @@ from fluoroscope.core.registry import Registry
 from fluoroscope.data.corpus_config import HUB_PREFIX, SPLITS, Split
 from fluoroscope.data.labelled.example import Example, Splitting, Task
 from fluoroscope.data.labelled.sampling import some_groups
-from fluoroscope.data.rows import Gathered
+from fluoroscope.data.rows import Gathered, hub_commit
 
 FILE_PREFIX = "file:"
 """Begins the name of a set that is a table of the user's own."""
@@ -88,6 +88,11 @@ class LabelledSet(ABC):
     needs_place = True
     """False where it is made and not read."""
 
+    @property
+    def hub_id(self) -> str | None:
+        """The repository of the hub that it is usually read from."""
+        return None
+
     def task_at(self, place: Path | str | None = None) -> Task:
         """The task of what `read` would read; only a table of the user's own is looked at."""
         return self.task
@@ -96,7 +101,8 @@ class LabelledSet(ABC):
     def read(
         self, place: Path | str | None = None, *, seed: int = 0, splitting: Splitting = "sound"
     ) -> GatheredExamples:
-        """`place` is a file, a folder, or `hf:NAME`. `seed` is of the sides that are drawn.
+        """`place` is a file, a folder, `hf:NAME` or `hf:NAME@REVISION`. `seed` is of the sides
+        that are drawn.
 
         Every side has two classes at least, or this is a CorpusError.
         """
@@ -124,6 +130,16 @@ def labelled_place(name: str, data_dir: Path | str | None = None) -> str:
             if path.is_dir():
                 return str(path)
     return HUB_PREFIX
+
+
+def labelled_commit(name: str, data_dir: Path | str | None = None) -> str | None:
+    """The newest commit of a set that is read from the hub; `hf:@COMMIT` is a place that pins it.
+    None for what is not read from there, or where the hub does not say it.
+    """
+    hub_id = labelled_set(name).hub_id
+    if hub_id is None or labelled_place(name, data_dir) != HUB_PREFIX:
+        return None
+    return hub_commit(hub_id)
 
 
 def check_classes(examples: Sequence[Example], classes: Sequence[str], name: str) -> None:

@@ -114,12 +114,6 @@ def encode(
     )
 
 
-def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What padding is filled with: the token for it, else that of the end, else 0."""
-    token = special_token(tokenizer, "pad", "eos")
-    return 0 if token is None else token
-
-
 def _check_length(tokenizer: PreTrainedTokenizerBase, max_length: int, has_pairs: bool) -> None:
     pairs = (False, True) if has_pairs else (False,)
     n_special = max(tokenizer.num_special_tokens_to_add(pair=pair) for pair in pairs)

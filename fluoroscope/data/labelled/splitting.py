@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from fluoroscope.core.errors import CorpusError
 from fluoroscope.core.seeding import stream
 from fluoroscope.data.corpus_config import SPLITS, Split
 from fluoroscope.data.labelled.example import Example, Splitting
@@ -71,19 +70,6 @@ def split_examples(
         draw = _drawn_rows if splitting == "paper" else _drawn
         examples = draw(examples, "validation", share, seed)
     return Sides(examples, left_out, {side: "own" if side in own else "drawn" for side in SPLITS})
-
-
-def check_apart(examples: Sequence[Example]) -> None:
-    """Refuses examples of one group on two sides."""
-    sides: dict[str, set[Split]] = {}
-    for one in examples:
-        sides.setdefault(one.group_id, set()).add(one.split)
-    both = sorted(group for group, found in sides.items() if len(found) > 1)
-    if both:
-        raise CorpusError(
-            f"{len(both)} groups have examples on two sides, the first of them {both[0]!r}. Read "
-            "the set with split=sound, or split it by group."
-        )
 
 
 def _sound(found: Sequence[Found]) -> tuple[list[Found], list[LeftOut]]:

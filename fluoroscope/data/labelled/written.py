@@ -81,6 +81,10 @@ class WrittenSet(LabelledSet):
 
     paper: PaperSides | None = None
 
+    @property
+    def hub_id(self) -> str | None:
+        return self.hubs[0].id if self.hubs else None
+
     def read(
         self, place: Path | str | None = None, *, seed: int = 0, splitting: Splitting = "sound"
     ) -> GatheredExamples:

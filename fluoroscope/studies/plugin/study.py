@@ -9,8 +9,8 @@ from typing import Literal
 from fluoroscope.core.errors import ConfigError, ModelError
 from fluoroscope.core.registry import nearest
 from fluoroscope.core.sink import Sink
-from fluoroscope.core.storage import fingerprints
-from fluoroscope.data.labelled.base import labelled_set
+from fluoroscope.core.storage import COMMIT, fingerprints
+from fluoroscope.data.labelled.base import labelled_commit, labelled_set
 from fluoroscope.models.encoder_names import ENCODERS, encoder_source
 from fluoroscope.models.families import find_family
 from fluoroscope.models.hub import model_fingerprint
@@ -29,7 +29,7 @@ from fluoroscope.studies.plugin.steps.choose import CHOOSE, ChooseStep
 from fluoroscope.studies.plugin.steps.halve import FIRST, SECOND, HalveStep, halves
 from fluoroscope.studies.plugin.steps.read import READ, ReadStep
 from fluoroscope.studies.plugin.steps.select import SELECT, SelectStep
-from fluoroscope.studies.plugin.steps.texts import TEXTS, TextsStep, files_of
+from fluoroscope.studies.plugin.steps.texts import TEXTS, TextsStep, data_source, files_of
 from fluoroscope.studies.plugin.steps.train import TRAIN, TrainStep
 from fluoroscope.studies.plugin.wandb_log import check_wandb
 
@@ -56,7 +56,9 @@ class PluginStudy(Study[PluginSpec, PluginConfig]):
             found["llm"] = model_fingerprint(source, config.llm.revision)
         for name in (*config.datasets, *config.test_on):
             files = files_of(name, config.data_dir)
-            found |= {f"data set {name} {file}": hash_ for file, hash_ in fingerprints(files)}
+            found |= {f"{data_source(name)} {file}": hash_ for file, hash_ in fingerprints(files)}
+            if (commit := labelled_commit(name, config.data_dir)) is not None:
+                found[data_source(name)] = f"{COMMIT}{commit}"
         return found
 
     def steps(self, config: PluginConfig) -> Sequence[MapStep]:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from small_plug_study import material as small_material  # noqa: F401 - a fixture of all
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from fluoroscope.data.labelled.encoding import Batch

@@ -7,7 +7,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from small_plug_study import material as small_material  # noqa: F401 - a fixture
 from small_plug_study import run_small, small_settings, step_bytes
 from strikes import end_after_strikes
 
@@ -34,7 +33,7 @@ EXTRA = {
 
 
 @pytest.fixture(scope="module")
-def done(small_material: Path, tmp_path_factory) -> Run:  # noqa: F811
+def done(small_material: Path, tmp_path_factory) -> Run:
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fluoroscope.runs.report.save_chart", lambda *_: None)
@@ -106,7 +105,7 @@ def test_what_is_saved_is_what_learnt_and_the_layers_name(done):
     assert not [path for path in kept if path.exists()]
 
 
-def test_a_saved_classifier_says_what_the_run_said(done, small_material):  # noqa: F811
+def test_a_saved_classifier_says_what_the_run_said(done, small_material):
     one = trainings(done, done.config)[0]
     folder = done.shard_folder("train", one.key)
     saved = SavedClassifier.load(folder / "trained.safetensors", cache=small_material / "layers")
@@ -118,7 +117,7 @@ def test_a_saved_classifier_says_what_the_run_said(done, small_material):  # noq
     assert said["predicted"].to_list() == [names[expected[example.id]] for example in test]
 
 
-def test_another_encoder_in_its_place_is_refused(done, small_material, tmp_path):  # noqa: F811
+def test_another_encoder_in_its_place_is_refused(done, small_material, tmp_path):
     from small_plug_study import write_model
 
     one = trainings(done, done.config)[0]
@@ -136,7 +135,7 @@ def test_another_encoder_in_its_place_is_refused(done, small_material, tmp_path)
         kept.rename(moved)
 
 
-def test_the_same_run_again_has_the_same_bytes(done, small_material, tmp_path):  # noqa: F811
+def test_the_same_run_again_has_the_same_bytes(done, small_material, tmp_path):
     changes = {**EXTRA, "test_on": [f"file:{small_material / 'other.csv'}"]}
     again = run_small(small_material, tmp_path, **changes)
     assert step_bytes(again) == step_bytes(done)
@@ -146,7 +145,7 @@ def test_struck_in_every_step_it_ends_with_the_same_bytes(
     done,
     small_material,
     tmp_path,
-    monkeypatch,  # noqa: F811
+    monkeypatch,
 ):
     monkeypatch.setattr(PluginStudy, "steps", PluginStudy.steps)
     changes = {**EXTRA, "test_on": [f"file:{small_material / 'other.csv'}"]}
@@ -160,7 +159,7 @@ def test_struck_in_every_step_it_ends_with_the_same_bytes(
     assert step_bytes(run) == step_bytes(done)
 
 
-def test_the_order_of_a_tables_rows_plays_no_part(small_material, tmp_path):  # noqa: F811
+def test_the_order_of_a_tables_rows_plays_no_part(small_material, tmp_path):
     table = pl.read_csv(small_material / "texts.csv")
     place = tmp_path / "texts.csv"
     scores = []
@@ -174,7 +173,7 @@ def test_the_order_of_a_tables_rows_plays_no_part(small_material, tmp_path):  # 
 
 def test_the_plans_files_are_written_and_another_training_does_not_take_their_place(
     small_material,
-    tmp_path,  # noqa: F811
+    tmp_path,
 ):
     folders = {name: str(tmp_path / name) for name in ("checkpoints", "models", "results")}
     outputs = {**folders, "cache": str(small_material / "layers")}
@@ -193,7 +192,7 @@ def test_the_plans_files_are_written_and_another_training_does_not_take_their_pl
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_halving_ends_with_one_of_the_layers_that_it_tried(small_material, tmp_path):  # noqa: F811
+def test_halving_ends_with_one_of_the_layers_that_it_tried(small_material, tmp_path):
     selection = {**small_settings(small_material)["selection"], "method": "halving", "keep": [3, 2]}
     run = run_small(small_material, tmp_path, selection=selection, beside=[])
     second = read_json(run.step_folder("halve-second") / "losses.json")[dataset(run)]
@@ -204,14 +203,14 @@ def test_halving_ends_with_one_of_the_layers_that_it_tried(small_material, tmp_p
 
 def test_a_layer_that_reads_at_its_own_scale_needs_the_model_to_read(
     small_material,
-    tmp_path,  # noqa: F811
+    tmp_path,
 ):
     run = run_small(small_material, tmp_path, mode="pifi", layer=1, variant="rms", beside=[])
     assert (run.folder / "read").is_dir()
     assert not (run.folder / "select").exists()
 
 
-def test_another_number_of_classes_cannot_be_tested_on(small_material, tmp_path):  # noqa: F811
+def test_another_number_of_classes_cannot_be_tested_on(small_material, tmp_path):
     with pytest.raises(ConfigError, match="the classes"):
         run_small(
             small_material, tmp_path, mode="base", test_on=[f"file:{small_material / 'three.csv'}"]
@@ -219,7 +218,7 @@ def test_another_number_of_classes_cannot_be_tested_on(small_material, tmp_path)
 
 
 @pytest.mark.slow
-def test_killed_in_every_step_it_ends_with_the_same_bytes(small_material, tmp_path):  # noqa: F811
+def test_killed_in_every_step_it_ends_with_the_same_bytes(small_material, tmp_path):
     from small_plug_study import small
     from strikes import end_after_kills
 
@@ -234,7 +233,7 @@ def test_killed_in_every_step_it_ends_with_the_same_bytes(small_material, tmp_pa
 @pytest.mark.slow
 def test_two_workers_and_two_processes_a_training_give_what_one_does(
     small_material,
-    tmp_path,  # noqa: F811
+    tmp_path,
 ):
     from fluoroscope.runs.how import How
 

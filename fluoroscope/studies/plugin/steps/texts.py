@@ -24,6 +24,7 @@ from fluoroscope.models.encoder_names import encoder_source
 from fluoroscope.models.loading import load_tokenizer
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
+from fluoroscope.steps.models import pinned_revision
 from fluoroscope.studies.plugin.config import PluginConfig
 from fluoroscope.studies.plugin.schedule import steps_of_epoch
 from fluoroscope.studies.plugin.sizes import rows_of
@@ -72,10 +73,11 @@ class TextsStep(MapStep):
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         config, name = self.config, str(shard.params["dataset"])
-        labelled = labelled_set(name)
-        gathered = labelled.read(
-            labelled_place(name, config.data_dir), seed=config.seed, splitting=config.split
-        )
+        place = labelled_place(name, config.data_dir)
+        commit = pinned_revision(run, data_source(name), None)
+        if place == HUB_PREFIX and commit is not None:
+            place = f"{HUB_PREFIX}@{commit}"
+        gathered = labelled_set(name).read(place, seed=config.seed, splitting=config.split)
         if config.n_train is not None:
             train = limited(gathered.side("train"), config.n_train, config.seed)
             others = [one for one in gathered.items if one.split != "train"]
@@ -87,7 +89,7 @@ class TextsStep(MapStep):
         self._encode(gathered.items, context)
         about = {
             "name": name,
-            "task": labelled.task,
+            "task": gathered.task,
             "classes": list(gathered.classes),
             "sides": gathered.counts(),
             "origins": dict(gathered.origins),
@@ -143,6 +145,11 @@ def load_texts(step_folder: Path, name: str) -> TextSet:
     return TextSet(
         name, about["task"], tuple(about["classes"]), tuple(Example(**row) for row in rows)
     )
+
+
+def data_source(name: str) -> str:
+    """What a data set of the hub is called among the sources of a run."""
+    return f"data set {name}"
 
 
 def files_of(name: str, data_dir: str | None) -> list[Path]:
