@@ -1,14 +1,19 @@
 import json
 from collections import Counter
 from functools import cache
+from types import SimpleNamespace
 
 import jaxtyping
 import polars as pl
 import pytest
 
 from fluoroscope.core.errors import ConfigError, CorpusError
-from fluoroscope.data.labelled.base import LABELLED, labelled_place, labelled_set
-from fluoroscope.data.labelled.splitting import check_apart
+from fluoroscope.data.labelled.base import (
+    LABELLED,
+    labelled_commit,
+    labelled_place,
+    labelled_set,
+)
 from fluoroscope.data.labelled.written import cleaned
 
 # Of each side, the examples of each class in the files themselves.
@@ -73,7 +78,8 @@ def test_every_row_of_the_real_files_is_read_or_counted(name, read):
 @pytest.mark.parametrize("name", ROWS)
 def test_sound_sides_share_no_group_and_no_text_is_there_twice(name, read):
     gathered = read(name, "sound")
-    check_apart(gathered.items)
+    sides = {(one.group_id, one.split) for one in gathered.items}
+    assert len(sides) == len({group for group, _ in sides})
     assert len({one.id for one in gathered.items}) == len(gathered.items)
     assert len({(one.text, one.pair) for one in gathered.items}) == len(gathered.items)
     drawn = {side for side, origin in gathered.origins.items() if origin == "drawn"}
@@ -209,6 +215,62 @@ def test_the_hub_is_read_by_its_numbers_and_names(monkeypatch):
     assert {one.text.split()[0] for one in gathered.side("test")} == {"validation"}
     assert all(one.label == int(one.text.split()[1]) % 2 for one in gathered.items)
     assert gathered.task == "classification"
+
+
+@pytest.mark.parametrize(
+    ("place", "asked"),
+    [
+        ("hf:", ("nyu-mll/glue", None)),
+        ("hf:@c0ffee", ("nyu-mll/glue", "c0ffee")),
+        ("hf:some/copy@v1.0", ("some/copy", "v1.0")),
+        ("hf:some/copy", ("some/copy", None)),
+    ],
+)
+def test_the_hub_is_read_at_the_revision_that_a_place_names(place, asked, monkeypatch):
+    calls = []
+
+    def load(name, subset, *, split, revision):
+        calls.append((name, subset, split, revision))
+        return [{"sentence": f"{split} {i}", "label": i % 2} for i in range(40)]
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    LABELLED.load("cola").read(place)
+    name, revision = asked
+    assert calls == [(name, "cola", split, revision) for split in ("train", "validation")]
+
+
+def test_a_place_without_the_revision_that_it_announces_is_refused():
+    with pytest.raises(CorpusError, match="hf:some/copy@ names no revision"):
+        LABELLED.load("cola").read("hf:some/copy@")
+
+
+def test_only_what_is_read_from_the_hub_has_a_commit(tmp_path, monkeypatch):
+    monkeypatch.delenv("FLUOROSCOPE_DATA", raising=False)
+    asked = []
+
+    def info(self, name, *, timeout):
+        asked.append(name)
+        return SimpleNamespace(sha="c0ffee")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", info)
+    assert labelled_commit("cola", tmp_path) == "c0ffee"
+    (tmp_path / "cola").mkdir()
+    # On no hub, made, of the user's own, and in a folder.
+    for name in ("imdb_cad", "organism_reviews", "file:mine.csv", "cola"):
+        assert labelled_commit(name, tmp_path) is None
+    assert asked == ["nyu-mll/glue"]
+
+    def fails(self, name, *, timeout):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fails)
+    assert labelled_commit("cola") is None
+
+
+@pytest.mark.parametrize("name", list(LABELLED))
+def test_a_set_is_of_one_repository_as_one_commit_pins_it(name):
+    known = LABELLED.load(name)
+    assert {hub.id for hub in getattr(known, "hubs", ())} <= {known.hub_id}
 
 
 def test_a_table_of_ones_own_is_a_set(tmp_path):
