@@ -8,7 +8,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.data.labelled import encoding
-from fluoroscope.data.labelled.encoding import encode, pad_id_of
+from fluoroscope.data.labelled.encoding import encode
 from fluoroscope.data.labelled.example import Example, example_id, group_of
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "soup", "was", "good", "not"]
@@ -84,7 +84,7 @@ def test_padding_goes_to_the_right_up_to_what_is_asked(bert):
 
 def test_a_tokenizer_that_adds_nothing_is_padded_and_never_gives_an_empty_row(bare):
     encoded = encode(examples("", "the soup"), bare, 4)
-    batch = encoded.batch(np.array([0, 1]), pad_id=pad_id_of(bare))
+    batch = encoded.batch(np.array([0, 1]), pad_id=1)
     assert batch.tokens.tolist() == [[1, 1], [2, 3]]
     assert batch.attention_mask.tolist() == [[1, 0], [1, 1]]
     assert batch.segments is None
