@@ -20,7 +20,7 @@ from fluoroscope.steps.models import pinned_revision
 from fluoroscope.studies.plugin.classifier import PlugClassifier
 from fluoroscope.studies.plugin.config import Arm, PluginConfig
 from fluoroscope.studies.plugin.form import Form
-from fluoroscope.studies.plugin.metrics import scores_of
+from fluoroscope.studies.plugin.metrics import SCORES, scores_of
 from fluoroscope.studies.plugin.predicting import predict
 from fluoroscope.studies.plugin.saved import AboutSaved
 from fluoroscope.studies.plugin.schedule import padded_length
@@ -41,6 +41,12 @@ CURVE, PREDICTIONS, TRAINED, STATE = (
     "trained.safetensors",
     "state.json",
 )
+
+_CURVE_COLUMNS = [
+    *("epoch", "step", "train_loss", "train_accuracy"),
+    *(f"validation_{name}" for name in SCORES),
+    *("learning_rate", "is_stopped_early"),
+]
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,9 @@ class TrainLoop:
         if isinstance(self.trainer, SharedTrainer):
             self.trainer.close()
         self.classifier.load_trained(done.tensors)
-        write_parquet(folder / CURVE, pl.DataFrame(done.curve, infer_schema_length=None))
+        # A state that was saved has its names in another order.
+        curve = pl.DataFrame(done.curve, infer_schema_length=None).select(_CURVE_COLUMNS)
+        write_parquet(folder / CURVE, curve)
         self._say_left_out(sink)
         frames = [self._judged(side, encoded) for side, encoded in self._sides().items()]
         predictions = pl.concat(frames)
