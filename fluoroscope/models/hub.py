@@ -286,7 +286,7 @@ def _fetch(name: str, revision: str | None, patterns: list[str] | None = None) -
         folder = snapshot_download(
             name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
         )
-        return ModelFiles(Path(folder), Path(folder).name)
+        return ModelFiles(Path(folder), _commit_of(Path(folder)) or info.sha)
 
     def from_cache(reason: str) -> ModelFiles:
         return _cached(name, revision, reason, "model", patterns)
@@ -340,8 +340,12 @@ def _cached(
             f"The {kind} {name} cannot be had: it is not a folder here, not in the hub's cache, "
             f"and {reason}. Give the folder of a downloaded {kind}, or connect and try again."
         ) from None
-    commit = Path(folder).name
-    return ModelFiles(Path(folder), commit if re.fullmatch(r"[0-9a-f]{40}", commit) else None)
+    return ModelFiles(Path(folder), _commit_of(Path(folder)))
+
+
+def _commit_of(snapshot: Path) -> str | None:
+    """The hub's cache names a snapshot by its commit."""
+    return snapshot.name if re.fullmatch(r"[0-9a-f]{40}", snapshot.name) else None
 
 
 def _first_line(error: Exception) -> str:
