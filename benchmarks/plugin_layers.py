@@ -109,7 +109,7 @@ def _bytes(
         cost = f"{tensors.bytes_read / 1e6:,.1f} MB"
         part.rows.append([shape.name, name, cost, shown, "", f"bfloat16 files; {note}"])
     fewer = 100 * (1 - token.bytes_read / whole.bytes_read)
-    goal = f"{shape.name}: {FEWER[0]} to {FEWER[1]} % fewer bytes, {fewer:.1f} %"
+    goal = f"{shape.name}: {FEWER[0]} to {FEWER[1]} % fewer bytes in whole percent, {fewer:.1f} %"
     part.goals[goal] = FEWER[0] <= round(fewer) <= FEWER[1]
     read = [name for name in token.tensors if "q_proj" in name or "k_proj" in name]
     part.goals[f"{shape.name}: queries and keys loaded, {len(read)} tensors"] = not read
