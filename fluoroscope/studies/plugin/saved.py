@@ -72,7 +72,13 @@ class SavedClassifier:
         """`cache` is a folder of borrowed layers. Raises `MismatchError` where the encoder or the
         layer that is there now is not the one that was trained with.
         """
-        about = AboutSaved.from_json(read_metadata(Path(path)))
+        try:
+            about = AboutSaved.from_json(read_metadata(Path(path)))
+        except (KeyError, TypeError):
+            raise MismatchError(
+                f"{path} is not a classifier that a run of the study plugin has saved. Give its "
+                "trained.safetensors, checkpoint.safetensors or final_model.safetensors."
+            ) from None
         encoder = load_encoder(encoder_source(about.encoder), revision=about.encoder_revision)
         # Where its folder lies says nothing of what it is.
         found = {**encoder.identity.to_json(), "id": about.encoder_identity["id"]}

@@ -9,7 +9,8 @@ from fluoroscope.studies.plugin.selection.ilm_config import IlmConfig
 
 QUICK = ("cola", "organism_inference")
 LONG = (
-    "trec", "cr", "organism_reviews", "sst2", "subj", "mr", "imdb_cad", "snli_cad", "tweet_offensive", "tweet_sentiment_binary",
+    "trec", "cr", "organism_reviews", "sst2", "subj", "mr", "imdb_cad", "snli_cad",
+    "tweet_offensive", "tweet_sentiment_binary",
 )  # fmt: skip
 
 
