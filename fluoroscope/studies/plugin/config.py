@@ -14,6 +14,7 @@ from fluoroscope.studies.plugin.form import (
     Form,
     Variant,
     control_of,
+    middle_layer,
 )
 from fluoroscope.studies.plugin.settings import PluginSettings
 
@@ -102,6 +103,6 @@ class PluginConfig(PluginSettings):
             yield Arm(name, VARIANTS[variant], layer)
         else:
             last = self.n_layers - 1
-            several = {"last": [last], "middle": [self.n_layers // 2]}
+            several = {"last": [last], "middle": [middle_layer(self.n_layers)]}
             for one in several.get(name, range(self.n_layers) if name == "every_layer" else ()):
                 yield Arm(self.variant, form, one)

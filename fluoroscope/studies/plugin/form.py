@@ -56,6 +56,11 @@ CONTROLS: Mapping[Control, Middle] = {
 }
 
 
+def middle_layer(n_layers: int) -> int:
+    """What is taken unseen, beside the last layer; the later of two."""
+    return n_layers // 2
+
+
 def control_of(form: Form, control: Control) -> Form:
     """The same form around another middle; where no layer is left, nothing is matched or tuned."""
     changed = replace(form, middle=CONTROLS[control])

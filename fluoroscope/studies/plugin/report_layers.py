@@ -11,6 +11,7 @@ from fluoroscope.core.storage import read_json
 from fluoroscope.plots.chart import Axis, Chart, Heatmap, Line, Mark, Reference, Scatter
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
+from fluoroscope.studies.plugin.form import middle_layer
 from fluoroscope.studies.plugin.report_findings import Findings, SetFindings
 from fluoroscope.studies.plugin.report_trainings import file_name
 from fluoroscope.studies.plugin.selection.features import LayerFeatures
@@ -133,7 +134,7 @@ def choices_table(run: Run, found: Findings) -> pl.DataFrame:
 def pca_chart(features: LayerFeatures, classes: list[str], chosen: int | None) -> Chart:
     """A panel a layer: the first, a quarter, the middle, the chosen one, the last."""
     last = features.n_layers - 1
-    layers = {0, round(last / 4), features.n_layers // 2, last}
+    layers = {0, round(last / 4), middle_layer(features.n_layers), last}
     layers |= set() if chosen is None else {chosen}
     shown = np.linspace(0, len(features.labels) - 1, min(len(features.labels), _MOST_POINTS))
     rows = np.unique(shown.astype(np.int64))

@@ -192,7 +192,9 @@ class PluginSettings(PluginMaterial):
     beside: list[Beside] = Field(
         default_factory=lambda: ["base", "random_layer", "permuted_layer", "linear"]
     )
-    """What is trained beside it, alike in all else: controls, variants, other layers."""
+    """What is trained beside it, alike in all else: controls, variants, other layers. With
+    mode=base nothing is plugged in, and the encoder alone is trained.
+    """
 
     epochs: PositiveInt = 3
     """Passes over the training side."""

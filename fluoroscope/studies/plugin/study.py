@@ -120,12 +120,6 @@ def _check_settings(spec: PluginSpec) -> None:
             f"{spec.training.padding} a text's vector depends on the texts it is read beside. Take "
             "model.pooling=masked_mean, or training.padding=max_length as the plan's code does."
         )
-    if spec.mode == "base" and "beside" in spec.model_fields_set and set(spec.beside) - {"base"}:
-        raise ConfigError(
-            f"mode=base plugs nothing in, so that beside={spec.beside} has nothing to stand beside;"
-            " give beside=[], or take mode=pifi or pifi_ilm (with beside=[base,...] the encoder "
-            "alone is trained too)."
-        )
     selection = spec.selection
     judged = {selection.method, *selection.also} & {"gradient_fit", "halving"}
     if spec.mode == "pifi_ilm" and selection.ilm.split == "validation" and judged:

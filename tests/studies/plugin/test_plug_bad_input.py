@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 from huggingface_hub.errors import GatedRepoError
 from safetensors.torch import load_file, save_file
-from small_plug_study import material as small_material  # noqa: F401 - a fixture
 from small_plug_study import run_small, small, small_settings, step_bytes, write_table
 
 from fluoroscope.core.errors import (
@@ -40,7 +39,7 @@ WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def material(small_material: Path) -> Path:  # noqa: F811
+def material(small_material: Path) -> Path:
     """With tables and models that are of no use."""
     write_table(small_material / "one.csv", 40, ("good",))
     write_table(small_material / "few.csv", 4)
@@ -81,7 +80,6 @@ AT_ONCE = [
     ({"selection": {"keep": [9, 7]}}, ConfigError, r"leaves more layers than the 3 of .*at most 3"),
     ({"selection": {"shares": [0.5, 0.1]}}, ConfigError, "the second no smaller"),
     ({"selection": {"ilm": {"top_pc": 20}}}, ConfigError, "cannot be chosen from n_pcs=16"),
-    ({"mode": "base", "beside": ["every_layer"]}, ConfigError, "nothing to stand beside"),
 ]
 
 

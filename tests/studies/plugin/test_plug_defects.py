@@ -40,7 +40,6 @@ import polars as pl
 import pytest
 import torch
 from plug_toys import sgd, toy_classifier, toy_config, toy_side, toy_trainer
-from small_plug_study import material as small_material  # noqa: F401 - a fixture
 from small_plug_study import run_small, small, small_settings, write_model
 
 from fluoroscope.core.storage import read_json
@@ -59,7 +58,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
-def last_layer(small_material: Path, tmp_path_factory) -> tuple[Run, Path]:  # noqa: F811
+def last_layer(small_material: Path, tmp_path_factory) -> tuple[Run, Path]:
     """A run of layer -1 with the plan's files beside it."""
     root = tmp_path_factory.mktemp("last")
     with pytest.MonkeyPatch.context() as patch:
@@ -70,7 +69,7 @@ def last_layer(small_material: Path, tmp_path_factory) -> tuple[Run, Path]:  # n
         return run_small(small_material, root, **changes, training=training), root
 
 
-def test_the_last_layer_has_its_own_number_wherever_it_is_written(last_layer, small_material):  # noqa: F811
+def test_the_last_layer_has_its_own_number_wherever_it_is_written(last_layer, small_material):
     run, root = last_layer
     assert run.config.layer == 2
     scores = pl.read_parquet(run.step_folder("train") / "scores.parquet")
@@ -117,7 +116,7 @@ def test_smoothing_is_of_what_is_learnt_and_not_of_what_is_judged():
     assert row["validation_loss"] == pytest.approx(plain, rel=1e-5)
 
 
-def test_a_text_may_be_as_long_as_the_encoder_reads_and_no_longer(small_material, tmp_path):  # noqa: F811
+def test_a_text_may_be_as_long_as_the_encoder_reads_and_no_longer(small_material, tmp_path):
     """Of KcBERT's 300 positions the plan's code knows by its name alone."""
     write_model(tmp_path / "short", "bert", max_position_embeddings=20)
     changes = {
@@ -138,7 +137,7 @@ def test_every_encoder_of_the_manual_is_a_repository_of_its_own():
     assert ENCODERS["roberta-large"] == "FacebookAI/roberta-large"
 
 
-def test_pairs_may_have_a_layer_that_learns(small_material, tmp_path):  # noqa: F811
+def test_pairs_may_have_a_layer_that_learns(small_material, tmp_path):
     """The plan's code freezes it in entailment, whatever it is told."""
     frame = pl.read_csv(small_material / "texts.csv")
     pairs = frame.select("label", premise="text", hypothesis=pl.col("text").str.reverse())
@@ -197,7 +196,7 @@ def test_rates_of_the_encoder_and_of_what_is_new_are_told_apart():
 
 
 @pytest.mark.parametrize("mode", ["base", "pifi"])
-def test_labels_that_texts_do_not_tell_are_told_by_chance(small_material, tmp_path, mode):  # noqa: F811
+def test_labels_that_texts_do_not_tell_are_told_by_chance(small_material, tmp_path, mode):
     luck = np.random.default_rng(5)
     frame = pl.read_csv(small_material / "texts.csv")
     frame = pl.concat([frame, frame.with_columns(text=pl.col("text") + " too")])

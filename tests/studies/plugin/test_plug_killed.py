@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from small_plug_study import STEPS, run_small, small, step_bytes
-from small_plug_study import material as small_material  # noqa: F401 - a fixture
 from strikes import StruckError
 
 from fluoroscope.core.config import build
@@ -49,7 +48,7 @@ def strike_trainings(steps, strike, folder: Path):
 
 
 @pytest.fixture(scope="module")
-def whole(small_material: Path, tmp_path_factory) -> Run:  # noqa: F811
+def whole(small_material: Path, tmp_path_factory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fluoroscope.runs.report.save_chart", lambda *_: None)
         return run_small(small_material, tmp_path_factory.mktemp("whole"), **CHANGES)
@@ -70,7 +69,7 @@ def check(run: Run, whole: Run, n_strikes: int) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_struck_in_the_middle_of_epochs_it_ends_with_the_same_bytes(
     whole,
-    small_material,  # noqa: F811
+    small_material,
     tmp_path,
     monkeypatch,
 ):
@@ -94,7 +93,7 @@ def test_struck_in_the_middle_of_epochs_it_ends_with_the_same_bytes(
 @pytest.mark.slow
 def test_killed_in_the_middle_of_epochs_it_ends_with_the_same_bytes(
     whole,
-    small_material,  # noqa: F811
+    small_material,
     tmp_path,
 ):
     file = tmp_path / "spec.json"

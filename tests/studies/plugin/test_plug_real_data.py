@@ -24,7 +24,7 @@ def run_real(data: Path, root: Path, *words: str) -> Run:
 
 
 def test_reviews_are_told_apart_by_the_encoder_alone(data_folder, tmp_path):
-    run = run_real(data_folder, tmp_path, "mode=base", "datasets=sst2", "beside=[]")
+    run = run_real(data_folder, tmp_path, "mode=base", "datasets=sst2")
     scores = pl.read_parquet(run.step_folder("train") / "scores.parquet").filter(side="test")
     assert scores["n"].to_list() == [1821]
     # Two steps of a rate that has hardly warmed up: it runs, and is not a coin by its format.

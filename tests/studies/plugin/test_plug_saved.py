@@ -6,7 +6,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from small_plug_study import material as small_material  # noqa: F401 - a fixture
 from small_plug_study import run_small, small_settings, write_model
 
 from fluoroscope.core.errors import DamagedError, FluoroscopeError, MismatchError
@@ -24,7 +23,7 @@ def trained(run: Run) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lent(small_material: Path, tmp_path_factory) -> Path:  # noqa: F811
+def lent(small_material: Path, tmp_path_factory) -> Path:
     """A file of a classifier with a layer; what it was made of is a copy of its own."""
     own = tmp_path_factory.mktemp("lent")
     for name in ("encoder", "llm"):
@@ -37,7 +36,7 @@ def lent(small_material: Path, tmp_path_factory) -> Path:  # noqa: F811
 
 @pytest.mark.parametrize("mode", ["base", "pifi"])
 def test_a_mean_over_padding_is_over_as_much_padding_as_in_the_run(
-    small_material,  # noqa: F811
+    small_material,
     tmp_path,
     mode,
 ):

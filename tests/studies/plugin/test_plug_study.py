@@ -22,6 +22,7 @@ from fluoroscope.studies.plugin.steps.read import FEATURES
 from fluoroscope.studies.plugin.steps.texts import load_texts, set_key
 from fluoroscope.studies.plugin.steps.train import read_train, trainings
 from fluoroscope.studies.plugin.study import PluginStudy
+from fluoroscope.studies.settings import study_spec
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -208,6 +209,15 @@ def test_a_layer_that_reads_at_its_own_scale_needs_the_model_to_read(
     run = run_small(small_material, tmp_path, mode="pifi", layer=1, variant="rms", beside=[])
     assert (run.folder / "read").is_dir()
     assert not (run.folder / "select").exists()
+
+
+def test_a_preset_with_controls_trains_the_encoder_alone_where_nothing_is_plugged_in(
+    small_material,
+):
+    words = ["mode=base", f"model={small_material / 'encoder'}"]
+    spec = study_spec("plugin", "sound", None, words)
+    config = PluginStudy().resolve(spec)
+    assert [arm.key for arm in config.arms(None)] == ["base"]
 
 
 def test_another_number_of_classes_cannot_be_tested_on(small_material, tmp_path):

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from fluoroscope.core.errors import ConfigError, NumericsError
+from fluoroscope.studies.plugin.form import middle_layer
 
 RANKED_BY = ("plug_side", "gradient_fit")
 """The methods that look at what is plugged in; others count only where neither is there."""
@@ -21,7 +22,7 @@ def mandatory(n_layers: int) -> list[int]:
     """The middle and the last layer: what would be taken unseen is among the candidates, so what
     is chosen is no worse, but for noise.
     """
-    return sorted({n_layers // 2, n_layers - 1})
+    return sorted({middle_layer(n_layers), n_layers - 1})
 
 
 def mean_ranks(

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from fluoroscope.core.errors import ConfigError, NumericsError
 from fluoroscope.core.registry import nearest
 from fluoroscope.core.storage import write_csv
+from fluoroscope.studies.plugin.form import middle_layer
 from fluoroscope.studies.plugin.selection.gradient_fit import GradientFit
 from fluoroscope.studies.plugin.selection.ilm import IlmScores
 from fluoroscope.studies.plugin.selection.ilm_config import IlmConfig
@@ -141,7 +142,7 @@ def choose_layer(scores: LayerScores, method: str) -> int:
         case "last":
             return scores.n_layers - 1
         case "middle":
-            return scores.n_layers // 2
+            return middle_layer(scores.n_layers)
         case "halving":
             raise ConfigError("Successive halving is decided by trainings, not by the scores.")
     return _order(scores, method)[0]

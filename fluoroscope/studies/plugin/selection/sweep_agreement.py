@@ -26,6 +26,7 @@ from fluoroscope.core.intervals import MIN_UNITS
 from fluoroscope.core.seeding import stream
 from fluoroscope.interventions.replies.comparing import group_numbers
 from fluoroscope.studies.plugin.comparing import Draws
+from fluoroscope.studies.plugin.form import middle_layer
 
 _TAILS = (0.025, 0.975)
 _N_HALVINGS = 200
@@ -64,7 +65,7 @@ def sweep_agreement(
     gap = float(mean[best] - mean[last])
     is_known = draws is not None and gap > _MIN_GAP * float((draws[:, best] - draws[:, last]).std())
     chosen = {name: _best(one) for name, one in scores.items()}
-    chosen |= {"last": last, "middle": n_layers // 2, **(choices or {})}
+    chosen |= {"last": last, "middle": middle_layer(n_layers), **(choices or {})}
     rows = []
     for name, layer in {**chosen, "random": None}.items():
         # What an even draw would have is the mean over layers.

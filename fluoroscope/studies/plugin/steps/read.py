@@ -62,7 +62,6 @@ class ReadStep(MapStep):
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         config, name = self.config, str(shard.params["dataset"])
         selection, ilm = config.selection, config.selection.ilm
-        # Never the test side, whatever is asked for; what is left over is trained on.
         texts = load_texts(run.step_folder(TEXTS), name)
         tested = {one.group_id for one in texts.side("test")}
         # In the plan's own splits some texts are on two sides.
