@@ -236,7 +236,7 @@ def _forest(found: Findings) -> Chart:
                 [high for *_, high in ends],
             )
         ]
-    return Chart.grid(panels, y="main arm less the other", columns=2)
+    return Chart.grid(panels, y="difference", columns=2)
 
 
 def _short(name: str, layer: int | None, rows: list[Row]) -> str:
