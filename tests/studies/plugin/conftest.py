@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 import torch
-from small_plug_study import material as small_material  # noqa: F401 - a fixture of all
+from small_plug_study import write_material
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from fluoroscope.data.labelled.encoding import Batch
@@ -8,6 +10,12 @@ from fluoroscope.models.encoders import encoder_from
 from fluoroscope.models.identity import hash_tensors
 from fluoroscope.models.single_layer.layer_tensors import LayerIdentity, LayerTensors
 from fluoroscope.models.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def small_material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What small runs of a file are made of."""
+    return write_material(tmp_path_factory.mktemp("material"))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pytest
 
 from fluoroscope.core.config import build
 from fluoroscope.core.storage import sha256_folder
@@ -78,9 +77,3 @@ def step_bytes(run: Run, *names: str) -> dict[str, str]:
     """Hashes of all that steps and tables hold."""
     folders = [run.folder / name for name in names or (*STEPS, "tables")]
     return {one.name: sha256_folder(one) for one in folders if one.exists()}
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What small runs of a file are made of."""
-    return write_material(tmp_path_factory.mktemp("material"))
