@@ -21,6 +21,8 @@ ConnectionName = Literal[
     "gated",
 ]
 HaltingName = Literal["fixed", "threshold", "relative", "learned"]
+StepName = Literal["relu_norm", "gated"]
+OutputName = Literal["slots_to_sequence", "decoder"]
 
 
 class ConnectionConfig(Config):
@@ -69,7 +71,7 @@ class HaltingConfig(Config):
 class OutputConfig(Config):
     """How slots become an answer."""
 
-    name: Literal["slots_to_sequence", "decoder"] = "slots_to_sequence"
+    name: OutputName = "slots_to_sequence"
 
     n_layers: PositiveInt = 6
     """Of the decoder."""
@@ -81,18 +83,32 @@ class OutputConfig(Config):
     """Whether the decoder reads the text's tokens beside the slots."""
 
 
-class NetworkConfig(Config):
-    """A slot network: read -> think in steps -> write."""
+class ReasonerConfig(Config):
+    """What every reasoner is told: of what size its words, texts and vectors are."""
 
     vocab_size: PositiveInt = 32000
     d_model: PositiveInt = 256
+
+    max_source: PositiveInt = 512
+    """Tokens of a text [max_seq_len]."""
+
+    max_target: PositiveInt = 512
+    """Tokens of an answer."""
+
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    pad_id: NonNegativeInt = 0
+
+
+class NetworkConfig(ReasonerConfig):
+    """A slot network: read -> think in steps -> write."""
+
     n_slots: PositiveInt = 128
     """[num_slots]"""
 
     max_steps: NonNegativeInt = 6
     """Steps of thought at most [max_reasoning_steps]; 0 thinks not at all."""
 
-    step: Literal["relu_norm", "gated"] = "relu_norm"
+    step: StepName = "relu_norm"
     """`relu_norm`: as in the plan, with a norm a step; `gated`: one step for all, which can be done
     more often than it was trained."""
 
@@ -103,12 +119,3 @@ class NetworkConfig(Config):
 
     n_source_layers: NonNegativeInt = 0
     """Layers of self-attention over the text before it is routed; the plan has none."""
-
-    max_source: PositiveInt = 512
-    """Tokens of a text [max_seq_len]."""
-
-    max_target: PositiveInt = 512
-    """Tokens of an answer."""
-
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    pad_id: NonNegativeInt = 0
