@@ -3,9 +3,9 @@
 The defaults are the `base_config` of the plan (seed 003), whose names for them stand in brackets.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from fluoroscope.core.config import Config
 
@@ -97,6 +97,14 @@ class ReasonerConfig(Config):
 
     dropout: float = Field(default=0.1, ge=0, lt=1)
     pad_id: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _padding_is_a_token(self) -> Self:
+        if self.pad_id >= self.vocab_size:
+            raise ValueError(
+                f"pad_id must be one of the {self.vocab_size} tokens, got {self.pad_id}."
+            )
+        return self
 
 
 class NetworkConfig(ReasonerConfig):

@@ -43,7 +43,7 @@ class Thought(NamedTuple):
     """What share of itself each token gave to each slot; 0 at padding. Of the last reading."""
 
     tokens: Float[Tensor, "b s d"] | None = None
-    """The text as it was read, with its mask, where a decoder reads it beside the states."""
+    """The text as it was read, with its mask, where what writes the answer needs it too."""
 
     tokens_mask: Bool[Tensor, "b s"] | None = None
 
@@ -58,7 +58,7 @@ class Writing:
 
 
 class Reasoner(nn.Module, ABC):
-    """Of `ids`, padding is where `mask` is False; every text has one token at least."""
+    """Of `ids`, padding is where `mask` is False, behind the text, which has a token at least."""
 
     pad_id: int
     vocab_size: int
