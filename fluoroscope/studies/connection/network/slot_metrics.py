@@ -65,9 +65,9 @@ def reasoning_adaptivity(n_steps: Counts) -> float:
 
 
 def _relative_entropy(p: Float[np.ndarray, "*b m"]) -> Float[np.ndarray, "*b"]:
-    """0 with a single slot, which cannot be shared out."""
+    # That of a single slot is 0, whatever it is divided by.
     n_slots = p.shape[-1]
-    return _entropy(p) / np.log(n_slots) if n_slots > 1 else np.zeros(p.shape[:-1])
+    return np.asarray(_entropy(p) / np.log(max(n_slots, 2)))
 
 
 def _entropy(p: Float[np.ndarray, "*b m"]) -> Float[np.ndarray, "*b"]:

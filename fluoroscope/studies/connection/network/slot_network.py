@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from fluoroscope.core.errors import ModelError
 from fluoroscope.core.seeding import derive_seed, torch_stream
 from fluoroscope.studies.connection.network.blocks import DecoderCache, EncoderBlock
-from fluoroscope.studies.connection.network.connections import CONNECTIONS
+from fluoroscope.studies.connection.network.connections.base import make_connection
 from fluoroscope.studies.connection.network.embedding import FIRST_SPREAD, Embedding
 from fluoroscope.studies.connection.network.halting import HALTING
 from fluoroscope.studies.connection.network.network_config import NetworkConfig
@@ -61,8 +61,7 @@ class SlotNetwork(Reasoner):
         draw = nn.init.xavier_uniform_ if is_first else nn.init.orthogonal_
         for linear in (self.routing.query, self.routing.key, self.routing.value):
             draw(linear.weight)
-        connection = CONNECTIONS.load(config.connection.name)
-        self.connection = connection(d_model, config.n_slots, config.connection)
+        self.connection = make_connection(d_model, config.n_slots, config.connection)
         self.step = STEPS.load(config.step)(d_model, config.max_steps, config.dropout)
         self.halting = HALTING.load(config.halting.name)(d_model, config.halting)
         self.output = OUTPUTS.load(config.output.name)(config)
