@@ -37,13 +37,14 @@ class ConnectionConfig(Config):
     """Maps that all pairs share (shared_basis)."""
 
     k: PositiveInt = 16
-    """Slots that each slot is heard by (top_k)."""
+    """Slots that each slot is heard by (top_k); below the number of slots."""
 
     n_heads: PositiveInt = 1
     """Parts of the width with a graph of their own (gated)."""
 
     largest: PositiveFloat | None = None
-    """Bound of the spectral norm of the graph (scalar, gated); null leaves it as it is."""
+    """Bound of the spectral norm of the graph or matrix (linear_feature, linear_slot, scalar, top_k,
+    gated); null leaves it as it is."""
 
 
 class RoutingConfig(Config):
