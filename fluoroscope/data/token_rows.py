@@ -35,13 +35,16 @@ class TokenRows:
     """One more than there are rows."""
 
     @classmethod
-    def of(cls, rows: Iterable[Sequence[int]]) -> "TokenRows":
+    def of(cls, rows: Iterable[Sequence[int] | Int32[np.ndarray, " length"]]) -> "TokenRows":
         found = [np.array(row, np.int32) for row in rows]
         starts = np.cumsum([0, *map(len, found)], dtype=np.int64)
         return cls(np.concatenate([np.empty(0, np.int32), *found]), starts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def row(self, number: int) -> Int32[np.ndarray, " length"]:
+        return self.tokens[self.starts[number] : self.starts[number + 1]]
 
     @property
     def lengths(self) -> Int64[np.ndarray, " n"]:
