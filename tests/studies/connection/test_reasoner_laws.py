@@ -23,12 +23,15 @@ def repeating(request):
 
 
 def answered(reasoner, ids, mask, target_in):
-    """All that is a text's own: logits, steps, and changes as far as its steps go."""
+    """All that is a text's own: logits, steps, and by text what it did on the way."""
     with torch.no_grad():
         thought = reasoner.think(ids, mask)
         logits = reasoner.logits(thought, target_in)
-    changes = [column[:n] for column, n in zip(thought.changes.T, thought.n_steps, strict=True)]
-    return logits, thought.n_steps, changes
+    ways = [column[:n] for column, n in zip(thought.changes.T, thought.n_steps, strict=True)]
+    if thought.routing is not None:
+        shares = [given[at] for given, at in zip(thought.routing, mask, strict=True)]
+        ways = [torch.cat([way, given.flatten()]) for way, given in zip(ways, shares, strict=True)]
+    return logits, thought.n_steps, ways
 
 
 def assert_same(found, expected):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_reasoners import some_texts
+from tiny_reasoners import some_texts, stops_apart
 from torch import nn
 
 from fluoroscope.core.errors import ConfigError
@@ -75,10 +75,8 @@ def test_the_trace_says_what_the_plans_does():
 
 def test_the_last_change_is_of_each_texts_own_last_step():
     ids, mask = padded_texts()
-    model = ConnectionTransformer(**{**SMALL, "convergence_threshold": 4.55}).eval()
-    with torch.no_grad():
-        for embedding in (model.network.embedding.tokens, model.network.embedding.places):
-            embedding.weight.mul_(50)
+    model = ConnectionTransformer(**SMALL)
+    model.network = stops_apart("threshold")
     info = model(ids, mask.long(), return_reasoning_trace=True)[1]
     n_steps, changes = info["steps_of_each"], model.network.think(ids, mask).changes
     assert n_steps.min() < n_steps.max()

@@ -1,5 +1,7 @@
 """The network is the plan's formulas, in both of its generations, and learns."""
 
+from typing import get_args
+
 import pytest
 import torch
 from tiny_reasoners import (
@@ -16,13 +18,21 @@ from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, ModelError
 from fluoroscope.core.seeding import torch_stream
 from fluoroscope.studies.connection.network.decoding import answer
+from fluoroscope.studies.connection.network.halting import HALTING
 from fluoroscope.studies.connection.network.losses import answer_loss, is_right
-from fluoroscope.studies.connection.network.network_config import NetworkConfig
+from fluoroscope.studies.connection.network.network_config import (
+    HaltingName,
+    NetworkConfig,
+    OutputName,
+    StepName,
+)
+from fluoroscope.studies.connection.network.outputs import OUTPUTS
 from fluoroscope.studies.connection.network.slot_network import (
     SlotNetwork,
     new_network,
     warm_start,
 )
+from fluoroscope.studies.connection.network.steps import STEPS
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-9}
 SCALAR = {"name": "scalar", "rank": 1}
@@ -156,7 +166,7 @@ def test_the_second_generation_has_as_many_weights_as_was_published(steps, count
 def test_steps_done_twice_for_less_memory_have_the_same_gradients(form):
     gradients = []
     for is_checkpointed in (False, True):
-        network = tiny_network(**form).train()
+        network = tiny_network(dropout=0.2, **form).train()
         network.checkpoints_steps = is_checkpointed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(3)
@@ -271,13 +281,22 @@ def test_only_the_plans_output_has_logits_at_the_places_of_a_text():
         network.say(network.think(ids, mask))
 
 
+@pytest.mark.parametrize(
+    ("names", "registry"), [(HaltingName, HALTING), (StepName, STEPS), (OutputName, OUTPUTS)]
+)
+def test_all_that_can_be_asked_for_is_there(names, registry):
+    assert set(get_args(names)) == set(registry)
+    for name in registry:
+        assert issubclass(registry.load(name), torch.nn.Module)
+
+
 def test_padding_is_one_of_the_tokens():
     with pytest.raises(ConfigError, match=r"one of the 17 tokens, got 17"):
         tiny_config(pad_id=17)
 
 
 def test_answering_leaves_the_network_in_training_as_it_was():
-    network, (ids, mask) = tiny_network(output=DECODER).train(), some_texts()
+    network, (ids, mask) = tiny_network(output=DECODER, dropout=0.2).train(), some_texts()
     answers = [answer(network, ids, mask, 3, 1).ids for _ in range(2)]
     assert network.training
     assert torch.equal(*answers)
@@ -293,7 +312,7 @@ def test_answering_leaves_the_network_in_training_as_it_was():
     ids=["G1", "G2", "gated"],
 )
 def test_thirty_two_random_examples_are_learnt_by_heart(form):
-    sizes = {"d_model": 32, "n_slots": 8, "vocab_size": 30, "dropout": 0.0, "max_source": 12}
+    sizes = {"d_model": 32, "n_slots": 8, "vocab_size": 30}
     network = tiny_network(**{**sizes, **form})
     stream = torch_stream(0, "examples")
     ids, targets = (torch.randint(1, 30, (32, n), generator=stream) for n in (8, 2))

@@ -13,7 +13,14 @@ from fluoroscope.studies.connection.network.network_config import NetworkConfig
 from fluoroscope.studies.connection.network.reasoner import Reasoner
 from fluoroscope.studies.connection.network.slot_network import SlotNetwork, new_network
 
-SIZES = {"vocab_size": 17, "d_model": 8, "max_source": 12, "max_target": 6, "pad_id": 0}
+SIZES = {
+    "vocab_size": 17,
+    "d_model": 8,
+    "max_source": 12,
+    "max_target": 6,
+    "dropout": 0.0,
+    "pad_id": 0,
+}
 EOS = 1
 DECODER = {"name": "decoder", "n_layers": 2, "n_heads": 2}
 
@@ -34,39 +41,52 @@ def tiny_network(seed: int = 0, **settings) -> SlotNetwork:
 
 REASONERS: Mapping[str, Callable[[], Reasoner]] = {
     "the plan's": tiny_network,
-    "stops by its updates": lambda: tiny_network(halting={"name": "threshold", "threshold": 2.2}),
+    "stops by its updates": lambda: stops_apart("threshold"),
     "with a decoder": lambda: tiny_network(
         connection={"name": "scalar", "rank": 1}, output=DECODER, halting={"name": "fixed"}
     ),
     "reads tokens too": lambda: tiny_network(
         output={**DECODER, "reads_tokens": True}, n_source_layers=1, step="gated"
     ),
-    "stops by its change": lambda: tiny_network(
-        output=DECODER,
-        step="gated",
-        connection={"name": "gated", "n_heads": 2},
-        halting={"name": "relative", "threshold": 0.15},
-        max_steps=8,
+    "stops by its change": lambda: stops_apart(
+        "relative", output=DECODER, step="gated", connection={"name": "gated", "n_heads": 2}
     ),
-    "reads in every step": lambda: tiny_network(
+    "reads in every step": lambda: stops_apart(
+        "relative",
         step="gated",
         n_slots=11,
         routing={"every_step": True, "learns_slots": True, "n_heads": 2},
-        halting={"name": "relative", "threshold": 0.3},
     ),
     "learned when to stop": lambda: learned_to_stop(),
     "does not think": lambda: tiny_network(max_steps=0, output=DECODER),
 }
 
 
+def stops_apart(name: str, **settings) -> SlotNetwork:
+    """With the threshold by which half of the texts stop before the last step."""
+    network = tiny_network(halting={"name": name}, **settings)
+    sizes = []
+
+    def keep(_, given, __):
+        moved, change = given
+        longest = moved.update.norm(dim=-1).amax(dim=-1)
+        sizes.append(longest if name == "threshold" else change)
+
+    with torch.no_grad(), network.halting.register_forward_hook(keep):
+        network.think(*some_texts(40), network.max_steps)
+    network.halting.threshold = float(torch.stack(sizes[:-1]).amin(dim=0).median())
+    return network
+
+
 def learned_to_stop() -> SlotNetwork:
-    """With a halting head that looks at the states, so that texts stop apart."""
+    """With a halting head that looks at the states, by which half of the texts stop early."""
     network = tiny_network(output=DECODER, step="gated", halting={"name": "learned"})
     head = network.get_submodule("halting.head")
     stream = torch_stream(0, "halting head")
     with torch.no_grad():
-        head.weight.copy_(4 * torch.randn(head.weight.shape, generator=stream))
-        head.bias.fill_(-0.5)
+        head.weight.copy_(torch.randn(head.weight.shape, generator=stream))
+        logits = network.think(*some_texts(40), network.max_steps).halt_logits
+        head.bias.sub_(logits[:-1].amax(dim=0).median())
     return network
 
 
