@@ -43,8 +43,8 @@ class ConnectionConfig(Config):
     """Parts of the width with a graph of their own (gated)."""
 
     largest: PositiveFloat | None = None
-    """Bound of the spectral norm of the graph or matrix (linear_feature, linear_slot, scalar, top_k,
-    gated); null leaves it as it is."""
+    """Bound of the spectral norm of the graph or matrix (linear_feature, linear_slot, scalar,
+    top_k, gated); null leaves it as it is."""
 
 
 class RoutingConfig(Config):
