@@ -110,6 +110,15 @@ def test_batch_is_one_by_one(name, largest):
     torch.testing.assert_close(operator(slots), alone, rtol=1e-12, atol=1e-12)
 
 
+@learning
+def test_a_batch_of_no_texts_is_one(name):
+    connection, slots = connection_of(name), slots_of(batch=0).requires_grad_()
+    heard = connection.operator()(slots)
+    assert heard.shape == (0, N, D)
+    heard.sum().backward()
+    assert all(not weight.grad.any() for weight in connection.parameters())
+
+
 @forms
 def test_operators_are_linear_where_the_form_says_so(name):
     connection = connection_of(name)
