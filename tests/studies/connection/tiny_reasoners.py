@@ -9,6 +9,14 @@ import torch
 
 from fluoroscope.core.config import build
 from fluoroscope.core.seeding import torch_stream
+from fluoroscope.studies.connection.baselines.baseline_config import (
+    BaselineConfig,
+    LoopedConfig,
+    PerceiverConfig,
+    TransformerConfig,
+)
+from fluoroscope.studies.connection.baselines.decoded import DecodedReasoner
+from fluoroscope.studies.connection.baselines.new_baseline import new_baseline
 from fluoroscope.studies.connection.network.network_config import NetworkConfig
 from fluoroscope.studies.connection.network.reasoner import Reasoner
 from fluoroscope.studies.connection.network.slot_network import SlotNetwork, new_network
@@ -59,7 +67,23 @@ REASONERS: Mapping[str, Callable[[], Reasoner]] = {
     ),
     "learned when to stop": lambda: learned_to_stop(),
     "does not think": lambda: tiny_network(max_steps=0, output=DECODER),
+    "a Transformer": lambda: tiny_baseline(TransformerConfig, n_encoder_layers=2),
+    "latents": lambda: tiny_baseline(PerceiverConfig, n_latents=5, max_steps=4),
+    "latents that read again": lambda: tiny_baseline(
+        PerceiverConfig, n_latents=5, max_steps=4, n_layers=2, every_step=True
+    ),
+    "a looped Transformer": lambda: tiny_baseline(LoopedConfig, max_steps=4, n_layers=2),
 }
+
+
+def tiny_baseline(kind: type[BaselineConfig], seed: int = 0, **settings) -> DecodedReasoner:
+    """In evaluation mode, with texts that differ from each other as those of `tiny_network` do."""
+    small = {"n_heads": 2, "d_hidden": 12, "n_decoder_layers": 2}
+    baseline = new_baseline(build(kind, {**SIZES, **small, **settings}), seed).eval()
+    with torch.no_grad():
+        for table in (baseline.source.tokens, baseline.source.places):
+            table.weight.mul_(50)
+    return baseline
 
 
 def stops_apart(name: str, **settings) -> SlotNetwork:
