@@ -187,6 +187,18 @@ def files_at(place: str, patterns: tuple[str, ...], name: str) -> list[Path]:
     )
 
 
+def all_files_at(place: str, name: str) -> list[Path]:
+    """What the set `name` may be read from, for fingerprints: every file of a folder. None of a
+    place of the hub, or of a set that is made, whose place is empty.
+    """
+    if not place or place.startswith(HUB_PREFIX):
+        return []
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise CorpusError(f"There is no {path} for the data set {name}. Give a file or a folder.")
+    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+
+
 def _file_rows(file: Path) -> Iterator[Mapping[str, Any]]:  # Any: what JSON can hold.
     import polars as pl
 

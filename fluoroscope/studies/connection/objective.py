@@ -35,7 +35,6 @@ from fluoroscope.studies.connection.training_config import (
     TrainingConfig,
 )
 
-
 PARTS = (
     "answer",
     "halting",
