@@ -140,7 +140,7 @@ class StorySet(DrawnSet):
             re.sub(r"\w+", lambda word: renamed.get(word[0], word[0]), text)
             for text in (" ".join(scene.sentences), words, *hops)
         )
-        return MadeDraft(story, f"story: {story} Question: {words}", tuple(hops))
+        return MadeDraft(story, words, f"story: {story} Question: {words}", tuple(hops))
 
 
 ONE_FACT = StorySet(name="babi1", facts=(1,))

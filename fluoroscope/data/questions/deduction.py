@@ -3,7 +3,8 @@ holds of that kind?
 
 `Max is a wug. Each wug is a blick. Each blick fears cats.` Several persons are told of, each with
 kinds of their own and as many of them, in a random order of sentences; one is asked about. The hops
-are the kinds on the way, and what is feared. Words for kinds are made up and mean nothing.
+are the kinds on the way, and what is feared. Words for kinds are made up and mean nothing. Other
+kinds, of which nobody is, make texts of all depths as long.
 """
 
 from collections.abc import Sequence
@@ -31,12 +32,14 @@ class DeductionSet(DrawnSet):
         return depths_of(self.generated.deduction, split, first=2)
 
     def draft(self, luck: np.random.Generator, depth: int, number: int) -> MadeDraft | None:
-        n = self.generated.deduction.n_chains
+        n, deepest = self.generated.deduction.n_chains, self.generated.deduction.test_depth
         people = [PEOPLE[i] for i in luck.permutation(len(PEOPLE))[:n]]
-        kinds = luck.permutation(len(KINDS))[: n * (depth - 1)].reshape(n, depth - 1).tolist()
+        some = luck.permutation(len(KINDS))
+        kinds = some[: n * (depth - 1)].reshape(n, depth - 1).tolist()
+        rest = some[n * (depth - 1) : n * (deepest - 1) + 1].tolist()
         wanted = number % len(FEARED)
         others = [i for i in luck.permutation(len(FEARED)).tolist() if i != wanted]
-        sentences: list[str] = []
+        sentences = [f"Each {KINDS[a]} is a {KINDS[b]}." for a, b in pairwise(rest)]
         for person, places, feared in zip(people, kinds, [wanted, *others], strict=False):
             chain = [KINDS[i] for i in places]
             sentences.append(f"{person} is a {chain[0]}.")
@@ -46,7 +49,7 @@ class DeductionSet(DrawnSet):
         told = " ".join(sentences[i] for i in order)
         hops = (*(KINDS[i] for i in kinds[0]), FEARED[wanted])
         source = f"story: {told} Question: What does {people[0]} fear?"
-        return MadeDraft(" ".join(sorted(sentences)), source, hops)
+        return MadeDraft(" ".join(sorted(sentences)), people[0], source, hops)
 
 
 DEDUCTION = DeductionSet(name="deduction")

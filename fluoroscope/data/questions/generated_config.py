@@ -7,6 +7,9 @@ from pydantic import Field, PositiveInt, model_validator
 from fluoroscope.core.config import Config
 from fluoroscope.data.corpus_config import Split
 
+N_KINDS = 48
+"""Words for kinds that `deduction` has."""
+
 
 class DepthConfig(Config):
     """How many steps an answer takes; every depth has as many questions."""
@@ -37,8 +40,9 @@ class PointerConfig(DepthConfig):
     length; or anywhere, so that walks run together and few nodes are the answer of most."""
 
     says_depth: Literal["repeated", "number", "not"] = "repeated"
-    """How the text says its depth: by a word for every hop, by a number (which is a word that no
-    training text has, if it is deeper than these), or not, where the model is told otherwise."""
+    """How the text says its depth: by a word for every hop, filled up to as many words at every
+    depth; by a number (which is a word that no training text has, if it is deeper than these); or
+    not, where the model is told otherwise."""
 
     @model_validator(mode="after")
     def _walks_do_not_come_back(self) -> "PointerConfig":
@@ -59,6 +63,16 @@ class DeductionConfig(DepthConfig):
     test_depth: int = Field(default=6, ge=2)
     n_chains: int = Field(default=3, ge=2, le=6)
     """Persons, each of other kinds; only one is asked about."""
+
+    @model_validator(mode="after")
+    def _there_are_enough_kinds(self) -> "DeductionConfig":
+        needed = self.n_chains * (self.test_depth - 1) + 1
+        if needed > N_KINDS:
+            raise ValueError(
+                f"n_chains={self.n_chains} of test_depth={self.test_depth} need {needed} kinds, "
+                f"and there are words for {N_KINDS}."
+            )
+        return self
 
 
 class GraphConfig(DepthConfig):

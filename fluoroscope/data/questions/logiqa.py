@@ -4,7 +4,8 @@ Source `reason: Context: .. Question: .. Options: A) .. B) .. C) .. D) ..`, targ
 plan's own prompt has no options, and nobody could answer it by a letter. Files: `Train.txt`,
 `Eval.txt`, `Test.txt`, eight lines a question (blank, letter, context, question, four options); on
 the hub the tables that were made of `lucasmccabe/logiqa`, whose own form is a script. A context is
-a group.
+a group. In the files 19 questions of the test part have their options in the order A, C, B, D, and
+the right letter is the option's own: read by place, they would have wrong answers.
 """
 
 import re
@@ -21,6 +22,7 @@ from fluoroscope.data.tasks.prompts import LETTERS
 
 _N_OPTIONS = 4
 _LINES = 8
+_LETTER = re.compile(r"\s*([A-D])(?:\s*[.)]|\s)\s*", re.IGNORECASE)
 
 
 def _eights(file: Path) -> Iterator[Values]:
@@ -38,14 +40,24 @@ def _eights(file: Path) -> Iterator[Values]:
         yield {
             "context": context,
             "query": query,
-            "options": [_without_letter(place, text) for place, text in enumerate(options)],
+            "options": _in_order(options),
             "correct_option": answer,
         }
 
 
-def _without_letter(place: int, option: str) -> str:
-    """`B.text`, `b. text` and `B text` are `text`; a few options were written without a letter."""
-    return re.sub(rf"^{LETTERS[place]}(?:\s*[.)]|\s)\s*", "", option.strip(), flags=re.IGNORECASE)
+def _in_order(options: list[str]) -> list[str]:
+    """By their letters, without them: `B.text`, `b. text` and `B text` are `text`. Where some have
+    no letter of their own, all stay where they are.
+    """
+    found = [_LETTER.match(option) for option in options]
+    letters = [one[1].upper() if one else "" for one in found]
+    if sorted(letters) == list(LETTERS[:_N_OPTIONS]):
+        options = [options[letters.index(letter)] for letter in LETTERS[:_N_OPTIONS]]
+        letters = sorted(letters)
+    return [
+        _LETTER.sub("", option, count=1) if letter == LETTERS[place] else option.strip()
+        for place, (option, letter) in enumerate(zip(options, letters, strict=True))
+    ]
 
 
 def _draft(row: Row) -> Draft:

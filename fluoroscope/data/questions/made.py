@@ -30,6 +30,9 @@ class MadeDraft(NamedTuple):
     group: str
     """What no two sides share, however it is told in the text."""
 
+    asks: str
+    """What is asked of the group; nothing is asked twice of it at one depth."""
+
     source: str
     hops: tuple[str, ...]
     """The last is the answer."""
@@ -109,24 +112,25 @@ class DrawnSet(MadeSet):
         """
 
     def questions(self, seed: int) -> Iterator[Question]:
-        seen: set[str] = set()
+        seen: set[tuple[str, str, int]] = set()
         for split in SPLITS:
             n = self.n_each(split)
             for depth in self.depths(split):
                 for number in range(n):
-                    question = self._new(seed, split, depth, number, seen)
-                    seen.add(question.id)
-                    yield question
+                    draft = self._new(seed, split, depth, number, seen)
+                    seen.add((draft.group, draft.asks, depth))
+                    yield self.made(draft, split, depth, says_depth=self.says_depth)
 
-    def _new(self, seed: int, split: Split, depth: int, number: int, seen: set[str]) -> Question:
+    def _new(
+        self, seed: int, split: Split, depth: int, number: int, seen: set[tuple[str, str, int]]
+    ) -> MadeDraft:
         luck = stream(seed, self.name, split, depth, number)
         for _ in range(_MOST_IN_VAIN):
             draft = self.draft(luck, depth, number)
             if draft is None or home(draft.group, seed) != split:
                 continue
-            question = self.made(draft, split, depth, says_depth=self.says_depth)
-            if question.id not in seen:
-                return question
+            if (draft.group, draft.asks, depth) not in seen:
+                return draft
         raise ConfigError(
             f"{self.name} finds no new question of depth {depth} for its {split} side after "
             f"{number} of them and {_MOST_IN_VAIN:,} trials. Ask for fewer, or for larger ones."

@@ -1,7 +1,8 @@
 """Pointer chasing: every node points to one; where does a walk of `depth` hops end?
 
 The task whose depth is known exactly: a hop is a step, and what a reasoner holds after step `t`
-can be compared with the node after hop `t`.
+can be compared with the node after hop `t`. A text that says its depth by words says `stop` from
+there on, so that texts of all depths are as long and no place in a text is new to the test side.
 
 `IN_TEXT` (pointer_text): each question has a graph of its own, told in the text edge by edge in a
 random order; no two sides share a graph. `FIXED` (pointer_fixed): one graph, drawn by the seed,
@@ -25,7 +26,7 @@ from fluoroscope.data.questions.generated_config import PointerConfig
 from fluoroscope.data.questions.made import DrawnSet, MadeDraft, MadeSet, depths_of
 from fluoroscope.data.questions.question import Question
 
-_HOP = "next"
+_HOP, _STOP = "next", "stop"
 _TEST_PART, _VALIDATION_PART = 4, 8
 
 
@@ -58,7 +59,7 @@ def walk(points_to: Sequence[int], start: int, depth: int) -> list[int]:
 def asked(config: PointerConfig, start: int, depth: int) -> str:
     match config.says_depth:
         case "repeated":
-            said = " ".join([_HOP] * depth)
+            said = " ".join([_HOP] * depth + [_STOP] * (config.test_depth - depth))
         case "number":
             said = f"{_HOP} {depth}"
         case "not":
@@ -95,7 +96,7 @@ class PointersInText(PointerSet, DrawnSet):
         edges = " ; ".join(f"{node(one)} > {node(points_to[one])}" for one in order)
         hops = tuple(map(node, walk(points_to, start, depth)))
         source = f"follow: {edges} . {asked(self.config, start, depth)}"
-        return MadeDraft(str(points_to), source, hops)
+        return MadeDraft(str(points_to), node(start), source, hops)
 
     def item_space(self) -> int:
         """Graphs, starts and depths, whichever order edges are told in."""
@@ -131,6 +132,7 @@ class FixedPointers(PointerSet):
                     start = starts[place]
                     draft = MadeDraft(
                         group=f"{start} {depth}",
+                        asks=node(start),
                         source=f"follow: {asked(config, start, depth)}",
                         hops=tuple(map(node, walk(points_to, start, depth))),
                     )

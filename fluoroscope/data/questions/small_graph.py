@@ -93,9 +93,9 @@ class ReachSet(GraphSet):
         away = distances(some[part], parts[part][0])
         last = sorted(one for one, steps in away.items() if steps == depth)
         goal = last[luck.integers(len(last))]
-        asked = f"is {node(start)} linked to {node(goal)} ?"
-        source = f"path: {told(edges, luck)} . {asked}"
-        return MadeDraft(_group(edges), source, (*["no"] * (depth - 1), answer))
+        asks = f"is {node(start)} linked to {node(goal)} ?"
+        source = f"path: {told(edges, luck)} . {asks}"
+        return MadeDraft(_group(edges), asks, source, (*["no"] * (depth - 1), answer))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +118,9 @@ class DistanceSet(GraphSet):
         if not goals:
             return None
         goal = goals[luck.integers(len(goals))]
-        source = f"path: {told(edges, luck)} . how far is {node(start)} from {node(goal)} ?"
-        return MadeDraft(_group(edges), source, (*["farther"] * (depth - 1), str(depth)))
+        asks = f"how far is {node(start)} from {node(goal)} ?"
+        source = f"path: {told(edges, luck)} . {asks}"
+        return MadeDraft(_group(edges), asks, source, (*["farther"] * (depth - 1), str(depth)))
 
 
 REACH = ReachSet(name="graph_reach")
