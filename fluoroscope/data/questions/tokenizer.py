@@ -4,21 +4,18 @@ What is trained here has seen the training side alone: a word that only tests ha
 made of parts, as it will be in use. The same texts give the same file, in whichever order.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fluoroscope.core.errors import ConfigError, CorpusError, ModelError
 from fluoroscope.data.questions.question import Question
 from fluoroscope.data.questions.tokenizer_config import TRAINED, TokenizerConfig
 from fluoroscope.data.tokenizing import encode, special_token, tokenizer_hash
-
-Load = Callable[[str, str | None], PreTrainedTokenizerBase]
-"""Of a folder or a hub id, and its revision."""
 
 _SPECIAL: Final = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
 """In the order of their ids, from 0."""
@@ -70,13 +67,11 @@ class TextTokenizer:
 
 
 def text_tokenizer(
-    config: TokenizerConfig, train: Sequence[Question], *, is_made: bool, load: Load
+    config: TokenizerConfig, train: Sequence[Question], *, is_made: bool
 ) -> TextTokenizer:
-    """As the settings say; `is_made` tells of the set whether it is made and not read, and `load`
-    opens a folder or a hub id (`models.loading.load_tokenizer`, which data do not know of).
-    """
+    """As the settings say; `is_made` tells of the set whether it is made and not read."""
     if config.source != TRAINED:
-        return tokenizer_of(load(config.source, config.revision), config.source)
+        return load_tokenizer(config.source, config.revision)
     auto = "words" if is_made else "bpe"
     kind = auto if config.kind == "auto" else config.kind
     texts = [text for one in train for text in (one.source, one.target, *one.hops)]
@@ -99,6 +94,21 @@ def trained_tokenizer(
         )
     backend = _bpe(texts, vocab_size) if kind == "bpe" else _words(texts, vocab_size)
     return tokenizer_of(PreTrainedTokenizerFast(tokenizer_object=backend, **_SPECIAL), TRAINED)
+
+
+def load_tokenizer(source: str, revision: str | None = None) -> TextTokenizer:
+    """A hub id, or the folder of a tokenizer. (`models` has one as well, which data do not know.)"""
+    folder = Path(source).expanduser()
+    try:
+        network = AutoTokenizer.from_pretrained(
+            str(folder) if folder.is_dir() else source, revision=revision, trust_remote_code=False
+        )
+    except Exception as error:  # The libraries below have no common error.
+        raise ModelError(
+            f"The tokenizer {source!r} (revision {revision or 'newest'}) could not be opened: "
+            f"{error} Give a folder or a hub id such as google-t5/t5-base, or {TRAINED!r}."
+        ) from error
+    return tokenizer_of(network, source)
 
 
 def tokenizer_of(network: PreTrainedTokenizerBase, source: str) -> TextTokenizer:

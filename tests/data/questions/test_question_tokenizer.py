@@ -7,12 +7,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5TokenizerFast
 from fluoroscope.core.errors import ConfigError, CorpusError, ModelError
 from fluoroscope.data.questions.question import Question
 from fluoroscope.data.questions.tokenizer import (
+    load_tokenizer,
     text_tokenizer,
     tokenizer_of,
     trained_tokenizer,
 )
 from fluoroscope.data.questions.tokenizer_config import TokenizerConfig
-from fluoroscope.models.loading import load_tokenizer
 
 TEXTS = [
     "solve: Ann has 12 apples and 3 bags.",
@@ -94,7 +94,7 @@ def test_the_same_texts_give_the_same_file_in_any_order(kind, tmp_path):
 def test_a_saved_tokenizer_is_one_that_any_library_reads(kind, tmp_path):
     saved = trained_tokenizer(TEXTS, kind, 320)
     saved.save(tmp_path)
-    loaded = tokenizer_of(load_tokenizer(str(tmp_path)), "saved")
+    loaded = load_tokenizer(str(tmp_path))
     assert loaded.hash == saved.hash
     assert loaded.encode(TEXTS) == saved.encode(TEXTS)
     assert (loaded.pad_id, loaded.eos_id, loaded.vocab_size) == (0, 1, saved.vocab_size)
@@ -106,8 +106,7 @@ def test_it_is_trained_on_the_questions_it_is_given_with_answers_and_hops(tmp_pa
     train = [question("from n1 next next", "n3", ("n2", "n3"))]
 
     def tokenizer(source="trained", is_made=True):
-        config = TokenizerConfig(source=source)
-        return text_tokenizer(config, train, is_made=is_made, load=load_tokenizer)
+        return text_tokenizer(TokenizerConfig(source=source), train, is_made=is_made)
 
     found = tokenizer()
     assert found.decode(found.encode(["n1 n2 n3 n4"])[0]) == "n1 n2 n3 <unk>"
@@ -139,8 +138,11 @@ def test_a_tokenizer_without_padding_or_end_is_refused():
         tokenizer_of(network, "mine")
 
 
-def test_what_cannot_be_trained_is_named():
+def test_what_cannot_be_trained_or_opened_is_named(tmp_path):
     with pytest.raises(ConfigError, match="vocab_size must be 259 at least"):
         trained_tokenizer(TEXTS, "bpe", 100)
     with pytest.raises(CorpusError, match="and it is empty"):
-        text_tokenizer(TokenizerConfig(), [], is_made=True, load=load_tokenizer)
+        text_tokenizer(TokenizerConfig(), [], is_made=True)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="could not be opened"):
+        load_tokenizer(str(tmp_path))
