@@ -97,7 +97,7 @@ def trained_tokenizer(
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> TextTokenizer:
-    """A hub id, or the folder of a tokenizer. (`models` has one as well, which data do not know.)"""
+    """A hub id, or the folder of a tokenizer; data know nothing of `models`, which has one too."""
     folder = Path(source).expanduser()
     try:
         network = AutoTokenizer.from_pretrained(
