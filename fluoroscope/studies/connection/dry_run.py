@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import get_gradient_edge
@@ -100,7 +100,7 @@ def dry_run(config: AnyConfig, work: Workload, way: Way = AS_WRITTEN) -> DryRun:
             logits = reasoner.logits(thought, targets)
         del thought
         # What is there now is there for gradients, but for the logits.
-        activation_bytes = meter.now_bytes - _bytes(logits)
+        activation_bytes = meter.now_bytes - logits.untyped_storage().nbytes()
         forward_flops = meter.flops
         loss = answer_loss(logits, targets)
         # Called like this it is no function that a mode is to see, and the modes stay on in it:
@@ -120,7 +120,7 @@ class _Meter(TorchDispatchMode):
         self.flops = 0
         self.now_bytes = self.peak_bytes = 0
         self._sees_bytes = True
-        self._known = {_identity(tensor) for tensor in _tensors_of(reasoner)}
+        self._known = {each.untyped_storage()._cdata for each in _tensors_of(reasoner)}
 
     def __torch_dispatch__(
         self,
@@ -137,7 +137,7 @@ class _Meter(TorchDispatchMode):
         if self._sees_bytes:
             for tensor in tree_leaves(made):
                 if isinstance(tensor, Tensor):
-                    self._see(tensor)
+                    self._see(tensor.untyped_storage())
         return made
 
     @contextmanager
@@ -147,14 +147,15 @@ class _Meter(TorchDispatchMode):
         yield
         self._sees_bytes = True
 
-    def _see(self, tensor: Tensor) -> None:
-        key, n_bytes = _identity(tensor), _bytes(tensor)
+    def _see(self, storage: UntypedStorage) -> None:
+        key = storage._cdata
         if key in self._known:
             return
+        n_bytes = storage.nbytes()
         self._known.add(key)
         self.now_bytes += n_bytes
         self.peak_bytes = max(self.peak_bytes, self.now_bytes)
-        weakref.finalize(tensor.untyped_storage(), self._forget, key, n_bytes)
+        weakref.finalize(storage, self._forget, key, n_bytes)
 
     def _forget(self, key: int, n_bytes: int) -> None:
         self._known.discard(key)
@@ -237,11 +238,3 @@ def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
         if parameter.grad is not None:
             yield parameter.grad
     yield from module.buffers()
-
-
-def _identity(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.untyped_storage().nbytes()

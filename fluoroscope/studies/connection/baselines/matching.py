@@ -96,15 +96,16 @@ def reference_match(network: NetworkConfig) -> Match:
     It may be as far off as a layer is large. That rule forgot the biases of attention; here they
     are counted.
     """
-    target, found, plain = _non_embedding(network), [], like(network, "transformer")
+    target, plain = _non_embedding(network), like(network, "transformer")
+    found: list[tuple[int, _Shape]] = []
     for multiple in FFN_MULTIPLES:
-        width = multiple * network.d_model
-        first, second = (_Shape(n, width, plain.n_decoder_layers) for n in (1, 2))
-        one, two = (_non_embedding(_shaped(plain, shape)) for shape in (first, second))
-        n = max(1, 1 + (target - one) // (two - one))
-        config = _shaped(plain, first._replace(n=n))
-        found.append(Match(config, "non-embedding parameters", target, _non_embedding(config)))
-    return min(found, key=lambda match: abs(match.gap))
+        shape = _Shape(1, multiple * network.d_model, plain.n_decoder_layers)
+        one, two = (_non_embedding(_shaped(plain, shape._replace(n=n))) for n in (1, 2))
+        more = max(0, (target - one) // (two - one))
+        found.append((one + more * (two - one), shape._replace(n=1 + more)))
+    _, shape = min(found, key=lambda each: abs(each[0] - target))
+    config = _shaped(plain, shape)
+    return Match(config, "non-embedding parameters", target, _non_embedding(config))
 
 
 def like(network: NetworkConfig, family: Family) -> BaselineConfig:
