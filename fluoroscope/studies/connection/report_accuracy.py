@@ -64,7 +64,7 @@ def add_beside(report: Report, found: Findings) -> None:
     for one in found.sets:
         ends = [other.difference.difference for other in one.beside]
         names = [other.arm for other in one.beside]
-        values, lows, highs = zip(*ends, strict=True)
+        values, lows, highs = ([interval[i] for interval in ends] for i in range(3))
         panels[one.name] = [Bars("difference", names, values, lows, highs)]
     report.figure(
         "differences_by_arm",

@@ -109,7 +109,9 @@ def scores_of_arm(one: SetFindings, arm: str) -> dict[str, float]:
     return {name: float(np.mean([scores[name] for scores in found])) for name in found[0]}
 
 
-def _of_set(run: Run, config: ConnectionConfig, name: str, answers: pl.DataFrame) -> SetFindings:
+def _of_set(
+    run: Run, config: ConnectionConfig, name: str, answers: pl.DataFrame, main: str | None
+) -> SetFindings:
     asked = load_questions(run, config, name)
     questions = asked.side("test")
     own = answers.filter(pl.col("dataset") == name)

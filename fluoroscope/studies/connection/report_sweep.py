@@ -89,7 +89,7 @@ def _add_phase(report: Report, run: Run, phase: Phase, found: Findings) -> None:
         without_nan(pl.DataFrame(rows, infer_schema_length=None)),
         "`over_winner` is the accuracy of the arm less the winner's, on the same questions and "
         "seeds; `connections` are weights of what slots hear each other by.",
-        {"over_winner": "+.4f", "q": ".2g"},
+        {"over_winner": ".4f", "q": ".2g"},
     )
 
 

@@ -38,7 +38,7 @@ def add_sizes(report: Report, run: Run, found: Findings) -> None:
         "sizes",
         pl.DataFrame(rows, infer_schema_length=None),
         "Parameters. `gap`: how far what is matched is from the slot network, as a share of it.",
-        {"gap": "+.4f"},
+        {"gap": ".4f"},
     )
 
 

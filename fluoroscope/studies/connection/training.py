@@ -25,6 +25,7 @@ from fluoroscope.data.labelled.batches import epoch_batches
 from fluoroscope.models.training.acceleration import Acceleration
 from fluoroscope.models.training.rates import rate_share, set_rates
 from fluoroscope.studies.connection.asking import Questions
+from fluoroscope.studies.connection.baselines.decoded import RepeatingReasoner
 from fluoroscope.studies.connection.evaluating import answer_all
 from fluoroscope.studies.connection.network.reasoner import Reasoner
 from fluoroscope.studies.connection.network.slot_network import SlotNetwork
@@ -75,7 +76,7 @@ class ReasonerTrainer:
                 f"{len(train)} and {len(validation)}."
             )
         self.reasoner, self.config = reasoner.to(device), config
-        if isinstance(reasoner, SlotNetwork):
+        if isinstance(reasoner, SlotNetwork | RepeatingReasoner):
             reasoner.checkpoints_steps = config.checkpoints_steps
         self._train, self._validation = train, validation
         self._eos_id, self._max_tokens, self._eval_batch = eos_id, max_tokens, eval_batch

@@ -32,7 +32,8 @@ def arms_cost(config: ConnectionConfig, arms: Arms, sets: Sequence[str]) -> Cost
     for name in sets:
         n = questions_of(name, config.data)
         tokens = tokens_of(name, config.network.max_source)
-        work = Workload(training.batch_size, tokens, _ANSWER_TOKENS)
+        longest = min(_ANSWER_TOKENS, config.network.max_target)
+        work = Workload(training.batch_size, tokens, longest)
         steps = training.max_epochs * -(-n["train"] // training.batch_size)
         between = (training.eval_every or steps) * training.accumulation
         looks = training.max_epochs + steps // between

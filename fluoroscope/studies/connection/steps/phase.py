@@ -32,6 +32,7 @@ from fluoroscope.studies.connection.sweep_config import PHASES, Phase
 
 ARMS, WINNER = "arms.json", "winner.json"
 _GIB = 2**30
+_ANSWER_TOKENS = 8
 
 
 class PhaseStep(LoopStep):
@@ -45,7 +46,7 @@ class PhaseStep(LoopStep):
         arms = [
             (one.kind, one.network)
             for one in arms_of_phase(self.phase, self.config.network, self.config.sweep)
-            if self._too_large(one, words_of(self.config)) is None
+            if self._left_out(one, words_of(self.config)) is None
         ]
         return arms_cost(self.config, arms, self.sets)
 
@@ -62,7 +63,7 @@ class PhaseStep(LoopStep):
             for one in self._arms(run)
             for name in self.sets
             for seed in config.all_seeds
-            if self._too_large(one, load_questions(run, config, name).tokenizer.vocab_size) is None
+            if self._left_out(one, load_questions(run, config, name).tokenizer.vocab_size) is None
         ]
         if not found:
             raise ConfigError(
@@ -88,7 +89,7 @@ class PhaseStep(LoopStep):
                     "role": one.role,
                     "kind": one.kind,
                     "may_win": one.may_win,
-                    "left_out": self._too_large(one, words),
+                    "left_out": self._left_out(one, words),
                     "network": one.network.model_dump(mode="json"),
                 }
                 for one in arms
@@ -106,13 +107,17 @@ class PhaseStep(LoopStep):
             network = build(NetworkConfig, saved["network"])
         return arms_of_phase(self.phase, network, self.config.sweep)
 
-    def _too_large(self, one: PhaseArm, n_words: int) -> str | None:
-        """Why an arm is left out, or None."""
+    def _left_out(self, one: PhaseArm, n_words: int) -> str | None:
+        """Why an arm is not trained, or None: it does not fit, or nothing is of its size."""
         most, config = self.config.sweep.largest_gib, self.config
+        longest = min(_ANSWER_TOKENS, config.network.max_target)
+        work = Workload(config.training.batch_size, config.network.max_source, longest)
+        try:
+            made = made_arm(one.kind, one.network, n_words, work).config
+        except ConfigError as error:
+            return str(error)
         if most is None:
             return None
-        work = Workload(config.training.batch_size, config.network.max_source, 8)
-        made = made_arm(one.kind, one.network, n_words, work).config
         way = Trained(Way(config.precision, config.training.checkpoints_steps))
         plan = plan_training(made, work, way)
         return None if plan.needs.total <= most * _GIB else plan.says(most * _GIB)

@@ -101,7 +101,12 @@ class QuestionsStep(MapStep):
             place = f"{HUB_PREFIX}@{commit}"
         gathered = question_set(name, config.made).read(place, seed=self.config.seed)
         kept: list[Question] = []
-        for side, n in (("train", config.n_train), ("validation", None), ("test", config.n_test)):
+        limits: dict[Split, int | None] = {
+            "train": config.n_train,
+            "validation": None,
+            "test": config.n_test,
+        }
+        for side, n in limits.items():
             own = gathered.side(side)
             kept += own if n is None else limited_questions(own, n, self.config.seed)
         for side in SPLITS:

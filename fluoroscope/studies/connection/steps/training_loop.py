@@ -128,8 +128,7 @@ class TrainingLoop:
         done = self.trainer.result()
         self.reasoner.load_state_dict(done.tensors)
         write_parquet(folder / CURVE, pl.DataFrame(done.curve, infer_schema_length=None))
-        answered = {side: self._answered(side) for side in JUDGED}
-        frames = [self._frame(side, found) for side, found in answered.items()]
+        frames = [self._frame(side, self._answered(side)) for side in JUDGED]
         write_parquet(folder / ANSWERS, pl.concat(frames))
         if self.training.is_kept:
             write_tensors(folder / TRAINED, done.tensors, self._about())
