@@ -39,7 +39,7 @@ def arms_cost(config: ConnectionConfig, arms: Arms, sets: Sequence[str]) -> Cost
         looks = training.max_epochs + steps // between
         answered = (looks * n["validation"] + n["validation"] + n["test"]) / training.batch_size
         for kind, network in arms:
-            made = made_arm(kind, network, words_of(config), work).config
+            made = made_arm(kind, network, words_of(config), training.batch_size).config
             plan = plan_training(made, work, way)
             parameters = plan.parameters.total
             flops = steps * plan.training_flops + answered * plan.forward_flops

@@ -113,7 +113,7 @@ class PhaseStep(LoopStep):
         longest = min(_ANSWER_TOKENS, config.network.max_target)
         work = Workload(config.training.batch_size, config.network.max_source, longest)
         try:
-            made = made_arm(one.kind, one.network, n_words, work).config
+            made = made_arm(one.kind, one.network, n_words, config.training.batch_size).config
         except ConfigError as error:
             return str(error)
         if most is None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fluoroscope.core.config import build, settings_hash
+from fluoroscope.core.config import build
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import write_json, write_parquet
 from fluoroscope.core.tensors import State, write_tensors
@@ -17,7 +17,6 @@ from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Shard
 from fluoroscope.studies.connection.asking import Questions
 from fluoroscope.studies.connection.config import ConnectionConfig
-from fluoroscope.studies.connection.dry_run import Workload
 from fluoroscope.studies.connection.evaluating import Answered, answer_all
 from fluoroscope.studies.connection.made_arms import MadeArm, made_arm
 from fluoroscope.studies.connection.network.network_config import NetworkConfig
@@ -87,13 +86,10 @@ def training_key(dataset: str, arm: str, seed: int) -> str:
 
 
 def made_of(run: Run, config: ConnectionConfig, training: Training) -> MadeArm:
-    """The reasoner's settings; matched once in each process."""
+    """The reasoner's settings."""
     asked = load_questions(run, config, training.dataset)
-    work = Workload(config.training.batch_size, asked.max_source, asked.max_target)
-    return run.cached(
-        ("arm", training.dataset, training.arm, settings_hash(training.shard.params)),
-        lambda: made_arm(training.kind, training.network, asked.tokenizer.vocab_size, work),
-    )
+    n_words, batch = asked.tokenizer.vocab_size, config.training.batch_size
+    return made_arm(training.kind, training.network, n_words, batch)
 
 
 class TrainingLoop:
