@@ -67,12 +67,18 @@ class SlotNetwork(Reasoner):
         self.output = OUTPUTS.load(config.output.name)(config)
 
     def think(
-        self, ids: Ids, mask: Mask, n_steps: int | Int[Tensor, " b"] | None = None
+        self,
+        ids: Ids,
+        mask: Mask,
+        n_steps: int | Int[Tensor, " b"] | None = None,
+        *,
+        ends_early: bool = True,
     ) -> Thought:
         """As `Reasoner.think`. In training all steps are done on the device and stopped texts are
-        kept as they are; in evaluation it ends when all have stopped, and looks every few steps.
+        kept as they are; in evaluation it ends when all have stopped, and looks every few steps,
+        unless steps are looked at from outside and `ends_early` is False.
         """
-        most = self._most(n_steps)
+        most = self.most_steps(n_steps)
         reading = self.routing.reading(self._read(ids, mask), mask)
         states, routing = self.routing.first(reading)
         trace, changes, halt_logits = [states], [], []
@@ -82,14 +88,13 @@ class SlotNetwork(Reasoner):
         for index in range(most):
             if isinstance(n_steps, Tensor):
                 goes_on = n_steps > index
-            elif n_steps is None and self._has_ended(goes_on, index):
+            elif n_steps is None and ends_early and self._has_ended(goes_on, index):
                 break
-            routed, moved = self._one_step(trace[-1], trace[0], reading, hears, index)
-            states = torch.where(goes_on[:, None, None], moved.states, trace[-1])
+            states, update, routed = self(trace[-1], trace[0], reading, hears, index, goes_on)
             if routed is not None:
                 routing = torch.where(goes_on[:, None, None], routed, routing)
             change = relative_change(trace[-1], states)
-            halt = self.halting(Moved(states, moved.update), change)
+            halt = self.halting(Moved(states, update), change)
             taken = taken + goes_on
             if n_steps is None:
                 goes_on = goes_on & ~halt.stops
@@ -106,6 +111,23 @@ class SlotNetwork(Reasoner):
             tokens=reading.tokens,
             tokens_mask=mask,
         )
+
+    def forward(
+        self,
+        states: Float[Tensor, "b m d"],
+        first: Float[Tensor, "b m d"],
+        reading: Reading,
+        hears: Hears,
+        index: int,
+        goes_on: Bool[Tensor, " b"],
+    ) -> tuple[Float[Tensor, "b m d"], Float[Tensor, "b m d"], Float[Tensor, "b s m"] | None]:
+        """One step of thought of all texts, kept by those that go on: the states after it, what
+        was heard, and the routing where slots read again. That the network is called once a step
+        makes it a tied block to hooks, whose first argument and first result are the states.
+        """
+        routed, moved = self._one_step(states, first, reading, hears, index)
+        kept = torch.where(goes_on[:, None, None], moved.states, states)
+        return kept, moved.update, routed
 
     def logits(
         self, thought: Thought, target_in: Int[Tensor, "b t"], after: int | None = None
@@ -164,8 +186,10 @@ class SlotNetwork(Reasoner):
             routed, moved = step(states)
         return None if routed is None else routed.routing, moved
 
-    def _most(self, n_steps: int | Int[Tensor, " b"] | None) -> int:
-        """Steps of the text that is thought about longest."""
+    def most_steps(self, n_steps: int | Int[Tensor, " b"] | None) -> int:
+        """Steps of the text that is thought about longest; raises `ModelError` where there are not
+        so many.
+        """
         if n_steps is None:
             return self.max_steps
         # One look at the device for the whole thought.

@@ -29,6 +29,8 @@ class Step(nn.Module, ABC):
     @abstractmethod
     def __init__(self, d_model: int, max_steps: int, dropout: float) -> None:
         super().__init__()
+        self.heard = nn.Identity()
+        """What was heard goes through it as it is added to the states, for hooks."""
 
     @abstractmethod
     def forward(

@@ -38,7 +38,8 @@ class Gated(Step):
     ) -> Moved:
         normed = self.heard_norm(states)
         heard = hears(normed)
-        update = self.gate(torch.cat([normed, heard], dim=-1)).sigmoid() * heard
+        gate = self.gate(torch.cat([normed, heard], dim=-1)).sigmoid()
+        update = self.heard(gate * heard)
         mixed = states + update
         thought = mixed + self.hidden(self.hidden_norm(mixed))
         return Moved(self.norm(thought + self.recall * self.first_norm(first)), update)

@@ -25,5 +25,5 @@ class ReluNorm(Step):
         hears: Hears,
         index: int,
     ) -> Moved:
-        update = hears(states).relu()
+        update = self.heard(hears(states).relu())
         return Moved(self.norms[index](states + update), update)
