@@ -31,8 +31,13 @@ def done(tmp_path_factory) -> Run:
 def test_every_arm_and_seed_answers_every_question_once(done):
     answers = pl.read_parquet(done.step_folder("train") / "answers.parquet")
     counts = answers.filter(side="test").group_by("arm", "seed").len()
+    asked = pl.read_parquet(
+        done.step_folder("questions") / "shards" / "pointer_fixed" / "questions.parquet"
+    )
+    n = len(asked.filter(split="test"))
+    assert n == 3  # of six starts one of each depth from 2 to 4
     assert sorted(counts.iter_rows()) == [
-        (arm, seed, 24) for arm in ("slots", "transformer") for seed in (42, 43)
+        (arm, seed, n) for arm in ("slots", "transformer") for seed in (42, 43)
     ]
     assert answers.select("arm", "seed", "side", "id").is_unique().all()
     one = answers.filter(side="test", arm="slots", seed=42)
