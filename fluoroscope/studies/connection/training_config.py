@@ -61,7 +61,7 @@ class PricesConfig(Config):
     """Of saying wrongly whether the answer is right by now, where stopping is learnt."""
 
     unevenness: NonNegativeFloat = 0.0
-    """Of using few of the slots."""
+    """Of using few of the slots; of the texts that pass together, whose number it differs with."""
 
     orthogonality: NonNegativeFloat = 0.0
     """Of pairs that hear alike, as the plan's last code has it, with 0.01."""

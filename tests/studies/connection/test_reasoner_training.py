@@ -86,7 +86,7 @@ class Threaded(Acceleration):
 
 
 def test_processes_that_share_a_training_do_what_one_does():
-    settings = toy_settings({"steps": "halting"}, prices=PricesConfig(unevenness=0.1))
+    settings = toy_settings({"steps": "halting"})
     wanted = toy_reasoner_trainer(settings, exact_network(), n=17).train()
     shared, barrier, found = [None] * 2, threading.Barrier(2), {}
     trainers = [toy_reasoner_trainer(settings, exact_network(), n=17) for _ in range(2)]
