@@ -33,6 +33,7 @@ def last_activations(
 
     Raises `ModelError` for a prompt that does not fit, and `NumericsError` for a NaN or infinity.
     """
+    model.check_positions_are_tokens("The last position of a prompt")
     tokens = [prompt_tokens(model, prompt) for prompt in prompts]
     found = {
         point: torch.zeros(len(tokens), model.width(point), dtype=model.dtype) for point in points

@@ -32,6 +32,7 @@ def tile_rows(
     model: LanguageModel, windows: Windows, points: Sequence[HookPoint], config: ExtractConfig
 ) -> TileRows:
     """Raises `NumericsError` where a kept activation is not a number in the kept dtype."""
+    model.check_positions_are_tokens("A store of activations")
     cache = capture(model, windows.tokens, points, windows.attention_mask)
     kept = windows.document >= 0
     if config.exclude_bos:

@@ -70,7 +70,9 @@ def write_pairs(
 ) -> list[Pair]:
     """The texts of every request, without edits and with them."""
     if model.family.kind != "decoder":
-        raise ModelError(f"{model.name} is an encoder: it writes no text to be steered.")
+        raise ModelError(
+            f"{model.name} is an {model.family.kind}: it writes no text to be steered."
+        )
     unsteered = generate(model, requests, sampling=sampling)
     with steer(model, steering.edits, steering.positions):
         steered = generate(model, requests, sampling=sampling)

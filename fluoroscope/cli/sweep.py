@@ -1,4 +1,4 @@
-"""`fluoro sweep`: grids of patches, and what their texts say."""
+"""`fluoro sweep`: grids of patches and what their texts say; phases of a study."""
 
 from typing import Annotated
 
@@ -7,7 +7,9 @@ import typer
 from fluoroscope.cli.common import RunName, print_rows
 from fluoroscope.cli.studies import app as studies_app
 
-app = typer.Typer(no_args_is_help=True, help="Patch many latents, and read what the model wrote.")
+app = typer.Typer(
+    no_args_is_help=True, help="Many arms of one kind: patches of latents, phases of a study."
+)
 
 _PASSED_ON = {
     "allow_extra_args": True,
@@ -21,6 +23,27 @@ def patch(context: typer.Context) -> None:
     """Set each of many latents to each of some values: the same as `fluoro run patch`."""
     run = typer.main.get_command(studies_app)
     run.main(["run", "patch", *context.args], prog_name="fluoro", standalone_mode=False)
+
+
+@app.command(context_settings=_PASSED_ON)
+def connection(
+    context: typer.Context,
+    phase: Annotated[str, typer.Option(help="1, 2, 3, 4 or final: the last to do now.")] = "final",
+) -> None:
+    """Phases of the slot network's plan, each going on with the winner of the one before.
+
+    Settings and options are those of `fluoro run connection`. A phase that is done is not done
+    again: with the same --name, --phase 3 goes on where --phase 2 ended.
+    """
+    from fluoroscope.core.errors import ConfigError
+
+    known = {"1": "phase1", "2": "phase2", "3": "phase3", "4": "phase4", "final": "final"}
+    if phase not in known:
+        raise ConfigError(f"--phase is one of {', '.join(known)}, got {phase!r}.")
+    until = [] if phase == "final" else ["--until", known[phase]]
+    words = ["run", "connection", *context.args, "sweep.is_on=true", *until]
+    run = typer.main.get_command(studies_app)
+    run.main(words, prog_name="fluoro", standalone_mode=False)
 
 
 @app.command()

@@ -106,19 +106,34 @@ class Hub(NamedTuple):
 
 
 def hub_at(place: str, usual: Hub) -> Hub:
-    """What a place on the hub names, the rest as is usual."""
+    """What a place on the hub names, the rest as is usual; another repository has revisions of its
+    own.
+    """
     name, at, revision = place.removeprefix(HUB_PREFIX).partition("@")
     if at and not revision:
         raise CorpusError(f"{place} names no revision behind the @. Give a commit, or leave @ out.")
-    return usual._replace(id=name or usual.id, revision=revision or usual.revision)
+    own = usual.revision if name in ("", usual.id) else None
+    return usual._replace(id=name or usual.id, revision=revision or own)
 
 
-def hub_commit(hub_id: str) -> str | None:
-    """The newest commit of a data set on the hub; None where the hub does not say it."""
+def folder_below(data_dir: Path | str | None, *names: str) -> str | None:
+    """The first folder of these names below `data_dir`, or else below $FLUOROSCOPE_DATA."""
+    for root in (data_dir, os.environ.get("FLUOROSCOPE_DATA")):
+        for name in names if root else ():
+            path = Path(str(root)).expanduser() / name
+            if path.is_dir():
+                return str(path)
+    return None
+
+
+def hub_commit(hub_id: str, revision: str | None = None) -> str | None:
+    """The newest commit of a data set on the hub, or of a branch of it; None where the hub does
+    not say it.
+    """
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().dataset_info(hub_id, timeout=_TIMEOUT_S).sha
+        return HfApi().dataset_info(hub_id, revision=revision, timeout=_TIMEOUT_S).sha
     except Exception:  # Each transport below the hub client raises its own; reading says why.
         return None
 
@@ -170,6 +185,18 @@ def files_at(place: str, patterns: tuple[str, ...], name: str) -> list[Path]:
     raise CorpusError(
         f"The folder {path} holds none of {', '.join(patterns)} for {name}; it holds {there}."
     )
+
+
+def all_files_at(place: str, name: str) -> list[Path]:
+    """What the set `name` may be read from, for fingerprints: every file of a folder. None of a
+    place of the hub, or of a set that is made, whose place is empty.
+    """
+    if not place or place.startswith(HUB_PREFIX):
+        return []
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise CorpusError(f"There is no {path} for the data set {name}. Give a file or a folder.")
+    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
 
 
 def _file_rows(file: Path) -> Iterator[Mapping[str, Any]]:  # Any: what JSON can hold.

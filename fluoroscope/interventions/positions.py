@@ -6,6 +6,8 @@
     ALL         PROMPT | GENERATED
     at([0, -1])         positions of the prompt, counted from 0, or from its end if negative
     after("Answer:")    what follows the first occurrence of a text in the prompt, and GENERATED
+    slots([0, 3])       in a model whose positions are slots (`LanguageModel.n_slots`): these slots;
+                        ALL is all of them, and nothing else is allowed there
 
 `LAST | GENERATED` is where CorrSteer adds and where a patch of a running model acts: wherever a
 token is drawn. In a pass over whole texts (`forward`) the text is the prompt.
@@ -57,9 +59,31 @@ class Positions:
                 joined.append((start, stop))
         return tuple(joined)
 
+    def check(self, name: str, n_slots: int | None) -> None:
+        """Raises `InterventionError` where tokens are asked of a model of slots, or the reverse;
+        `name` is the model's.
+        """
+        for part in self.parts:
+            if isinstance(part, _Slots):
+                if n_slots is None:
+                    raise InterventionError(
+                        f"{part} names slots, and the positions of {name} are the tokens of a "
+                        "text. Take ALL, LAST, at([...]) or another of those."
+                    )
+                if max(part.places) >= n_slots:
+                    raise InterventionError(
+                        f"{part} names slot {max(part.places)}, and {name} has the slots 0 to "
+                        f"{n_slots - 1}."
+                    )
+            elif n_slots is not None and part != _EVERY:
+                raise InterventionError(
+                    f"{part} names tokens of a text, and the positions of {name} are its "
+                    f"{n_slots} slots, which are no tokens. Take ALL, or slots([...])."
+                )
+
     @staticmethod
     def parse(text: str) -> "Positions":
-        r"""From what `str` gives: `last|generated`, `at(0,-1)`, `after(Answer:)`.
+        r"""From what `str` gives: `last|generated`, `at(0,-1)`, `after(Answer:)`, `slots(0,3)`.
 
         A closing bracket inside a text is written `\)`.
         """
@@ -70,8 +94,8 @@ class Positions:
             found = _WRITTEN.match(rest)
             if found is None:
                 raise InterventionError(
-                    f"Positions are {', '.join(_NAMED)}, at(0,-1) or after(TEXT), joined by |; "
-                    f"got {text!r}."
+                    f"Positions are {', '.join(_NAMED)}, at(0,-1), after(TEXT) or slots(0,3), "
+                    f"joined by |; got {text!r}."
                 )
             parts += _written_part(found).parts
             rest = rest[found.end() :]
@@ -128,7 +152,18 @@ class _After:
         return [(_end_of_marker(tokenizer, prompt, self.marker), FOREVER)]
 
 
-_Part = _Named | _At | _After
+@dataclass(frozen=True)
+class _Slots:
+    places: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"slots({','.join(map(str, self.places))})"
+
+    def spans(self, _prompt: tuple[int, ...], _tokenizer: object) -> list[Span]:
+        return [(place, place + 1) for place in self.places]
+
+
+_Part = _Named | _At | _After | _Slots
 
 
 def at(places: Sequence[int]) -> Positions:
@@ -145,15 +180,26 @@ def after(marker: str) -> Positions:
     return Positions((_After(marker),))
 
 
+def slots(places: Sequence[int]) -> Positions:
+    """These slots, from 0, of a model whose positions are slots."""
+    if not places or min(places) < 0:
+        raise InterventionError(
+            f"slots needs numbers of slots, counted from 0; got {list(places)}. They have no end "
+            "to count from."
+        )
+    return Positions((_Slots(tuple(dict.fromkeys(places))),))
+
+
 PROMPT = Positions((_Named("PROMPT"),))
 LAST = Positions((_Named("LAST"),))
 GENERATED = Positions((_Named("GENERATED"),))
-ALL = Positions((_Named("ALL"),))
+_EVERY = _Named("ALL")
+ALL = Positions((_EVERY,))
 _NAMED = {"PROMPT": PROMPT, "LAST": LAST, "GENERATED": GENERATED, "ALL": ALL}
 
 
 _WRITTEN = re.compile(
-    rf"\s*(?:(?P<name>{'|'.join(_NAMED)})|at\((?P<places>[^)]*)\)"
+    rf"\s*(?:(?P<name>{'|'.join(_NAMED)})|(?P<kind>at|slots)\((?P<places>[^)]*)\)"
     r"|after\((?P<marker>(?:\\[\\)]|[^)])*+)\))\s*\|",
     re.IGNORECASE,
 )
@@ -164,12 +210,14 @@ def _written_part(found: re.Match[str]) -> Positions:
         return _NAMED[found["name"].upper()]
     if found["marker"] is not None:
         return after(re.sub(r"\\([\\)])", r"\1", found["marker"]))
+    kind = found["kind"].lower()
     try:
-        return at([int(number) for number in found["places"].split(",")])
+        numbers = [int(number) for number in found["places"].split(",")]
     except ValueError as error:
         raise InterventionError(
-            f"Write positions as at(0,-1), got at({found['places']})."
+            f"Write positions as {kind}(0,1), got {kind}({found['places']})."
         ) from error
+    return at(numbers) if kind == "at" else slots(numbers)
 
 
 @lru_cache(maxsize=4096)

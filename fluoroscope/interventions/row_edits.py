@@ -191,6 +191,7 @@ def _placed(row: EditSet, positions: Positions) -> tuple[tuple[HookPoint, Placed
 def _check(model: LanguageModel, placed: Sequence[tuple[HookPoint, Placed]]) -> None:
     by_point: dict[HookPoint, list[Edit]] = {}
     for point, one in placed:
+        one.positions.check(model.name, model.n_slots)
         by_point.setdefault(point, []).append(one.edit)
     for point, edits in by_point.items():
         width = model.width(point)

@@ -302,6 +302,7 @@ def _last_token_means(
 ) -> dict[HookPoint, Float[Tensor, " d_model"]]:
     if not texts:
         raise InterventionError(f"mean_difference got no {side} text; give at least one.")
+    model.check_positions_are_tokens("A mean over last positions")
     sums = {point: torch.zeros(model.width(point), dtype=torch.float64) for point in points}
     for start in range(0, len(texts), batch_size):
         tokens, mask = model.tokenize(texts[start : start + batch_size])

@@ -7,7 +7,6 @@ Padding is on the right. Shapes: `batch` rows, `pos` positions, `d_model` featur
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -23,7 +22,7 @@ from transformers import (
 from fluoroscope.core.errors import ModelError
 from fluoroscope.models.attention import use_exact_softcap
 from fluoroscope.models.encoder_names import encoder_source, packaged_name
-from fluoroscope.models.families import Family, find_family
+from fluoroscope.models.families import Family, Kind, find_family
 from fluoroscope.models.hub import SHIPPED, find_config, find_model, tokenizer_files, weight_files
 from fluoroscope.models.identity import (
     ModelIdentity,
@@ -57,7 +56,7 @@ class Encoder(nn.Module):
         use_exact_softcap(self.network)
 
     @property
-    def kind(self) -> Literal["encoder", "decoder"]:
+    def kind(self) -> Kind:
         """Whether a token sees both sides, or what is before it alone."""
         return self.family.kind
 

@@ -14,19 +14,23 @@ streams are not a running sum, `resid_post` is what the next block reads (alread
 and no final norm follows. DeBERTa-v2-xlarge also sends block 0 through a convolution over the
 tokens; its `resid_post` of layer 0 is read behind that, as this is what block 1 reads. ALBERT
 runs the same block several times: a layer is one run.
+
+An architecture that is not one of the library's is given to `LanguageModel` and not looked up.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from fluoroscope.core.errors import ModelError
 from fluoroscope.core.registry import nearest
+from fluoroscope.models.hook_points import Stream
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig
 
+Kind = Literal["decoder", "encoder", "encoder-decoder"]
 Residual = Literal["sequential", "parallel", "post_norm"]
 
 
@@ -52,8 +56,9 @@ class Family:
     final_norm: str | None = None
     """The norm between the last block and the head; None for post-norm networks."""
 
-    kind: Literal["decoder", "encoder"] = "decoder"
-    """A decoder predicts the next token, an encoder the masked ones, seeing both sides."""
+    kind: Kind = "decoder"
+    """A decoder predicts the next token, an encoder the masked ones, seeing both sides; an
+    encoder-decoder reads all of a text and writes another."""
 
     residual: Callable[["PretrainedConfig"], Residual] = lambda _: "sequential"
     """How the streams add up, which in some families depends on the checkpoint."""
@@ -81,6 +86,9 @@ class Family:
 
     has_own_attention: bool = False
     """Its attention is written into it, and cannot be replaced by name."""
+
+    missing: Mapping[Stream, str] = field(default_factory=dict)
+    """Streams that it does not have, and why."""
 
     prefix: str = "model"
     """The attribute of a network with a head that holds the network without it."""

@@ -9,7 +9,8 @@ What is active on the model (`steer`, `row_edits`) holds here as in `forward`, a
 a row that was not edited at every position where it should have been is an error.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from fluoroscope.core.errors import ModelError
 from fluoroscope.models.decoding import Decoding
@@ -18,7 +19,23 @@ from fluoroscope.models.requests import prepare
 from fluoroscope.models.sampling import Sampling
 from fluoroscope.models.texts import Capture, Generation, Request
 
-__all__ = ["Capture", "Generation", "Request", "generate"]
+__all__ = ["Capture", "Generation", "Request", "WritesTexts", "generate"]
+
+
+@runtime_checkable
+class WritesTexts(Protocol):
+    """A model that is no decoder of a text that goes on, and has a way of its own to write."""
+
+    def write_texts(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        max_rows: int,
+        logprobs: bool,
+        captures: Mapping[str, Capture],
+    ) -> Iterator[Generation]:
+        """Texts as they are done, as `generate` promises them."""
+        ...
 
 
 def generate(
@@ -43,10 +60,13 @@ def generate(
     given = [Request(prompt=one) if isinstance(one, str) else one for one in requests]
     if not given:
         return []
-    prepared = prepare(model, given)
-    decoding = Decoding(model, prepared, sampling or Sampling(), max_rows, logprobs, captures or {})
+    how = sampling or Sampling(), max_rows, logprobs, captures or {}
+    if isinstance(model, WritesTexts):
+        texts = model.write_texts(given, *how)
+    else:
+        texts = Decoding(model, prepare(model, given), *how).run()
     found: list[Generation | None] = [None] * len(given)
-    for generation in decoding.run():
+    for generation in texts:
         found[generation.request] = generation
         if on_finish is not None:
             on_finish(generation)

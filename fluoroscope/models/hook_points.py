@@ -86,9 +86,9 @@ def parse_hook_points(
 def check_layer(point: HookPoint, n_layers: int) -> None:
     """Raises `ModelError` unless a model of `n_layers` has this hook point."""
     if point.layer >= n_layers:
+        layers = f"its layers are 0 to {n_layers - 1}" if n_layers else "it has no layers"
         raise ModelError(
-            f"The model has no hook point {point}: its layers are 0 to {n_layers - 1}, "
-            f"with the streams {', '.join(STREAMS)}."
+            f"The model has no hook point {point}: {layers}, with the streams {', '.join(STREAMS)}."
         )
 
 

@@ -60,6 +60,11 @@ class HookedNetwork:
     def _site(self, point: HookPoint) -> tuple[nn.Module, str, int, int]:
         # The module, its input or output, and which of how many calls in one forward pass.
         check_layer(point, len(self.blocks))
+        if point.stream in self._family.missing:
+            raise ModelError(
+                f"A model of the architecture {self._family.model_type!r} has no {point}: "
+                f"{self._family.missing[point.stream]}."
+            )
         if point.stream == "embed":
             return self.base.get_submodule(self._family.embed), "output", 0, 1
         block = self.blocks[point.layer]

@@ -40,15 +40,21 @@ class TokenBatch(NamedTuple):
 
 
 class LanguageModel:
-    """A decoder (next-token) or encoder (masked-token) model of a known family."""
+    """A decoder (next-token) or encoder (masked-token) model of a known family, or of one that is
+    given.
+    """
 
     def __init__(
-        self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Source
+        self,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        source: Source,
+        family: Family | None = None,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
         self.name = source.id
-        self.family: Family = find_family(network.config.model_type, source.id)
+        self.family: Family = family or find_family(network.config.model_type, source.id)
         self._source = source
         self.interventions: list[Intervention] = []
         """What edits activations at the moment; see `intervened`."""
@@ -123,6 +129,19 @@ class LanguageModel:
         return config.max_position_embeddings - self.family.position_offset(config)
 
     @property
+    def n_slots(self) -> int | None:
+        """Positions of its streams where these are no tokens; None where there is one a token."""
+        return None
+
+    def check_positions_are_tokens(self, what: str) -> None:
+        """Raises `ModelError` unless the positions of streams are the tokens that `what` is of."""
+        if self.n_slots is not None:
+            raise ModelError(
+                f"{what} goes by the tokens of a text, and the positions of {self.name} are its "
+                f"{self.n_slots} slots, which are no tokens. Read its streams with capture."
+            )
+
+    @property
     def device(self) -> torch.device:
         return self.network.device
 
@@ -136,11 +155,15 @@ class LanguageModel:
             f"d_model {self.d_model}, {self.dtype}, {self.device})"
         )
 
+    def encode(self, text: str) -> list[int]:
+        """A text with the tokenizer's own special tokens."""
+        return self.tokenizer(text)["input_ids"]
+
     def tokenize(
         self, texts: Sequence[str], *, padding_side: Literal["left", "right"] | None = None
     ) -> TokenBatch:
         """Texts with the tokenizer's own special tokens, padded to the longest."""
-        rows = [self.tokenizer(text)["input_ids"] for text in texts]
+        rows = [self.encode(text) for text in texts]
         width = max(map(len, rows), default=0)
         tokens = torch.full((len(rows), width), self.pad_token_id)
         mask = torch.zeros_like(tokens)
@@ -185,7 +208,9 @@ class LanguageModel:
     ) -> Float[Tensor, "batch next"]:
         """Log-probability (nats) of token i + 1 given those up to i; 0 where either is padding."""
         if self.family.kind != "decoder":
-            raise ModelError(f"{self.name} is an encoder: it does not predict next tokens.")
+            raise ModelError(
+                f"{self.name} is an {self.family.kind}: it does not predict next tokens."
+            )
         logits = self.forward(tokens, attention_mask)[:, :-1]
         # Sums over a vocabulary need float32 at least.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -252,26 +277,36 @@ class LanguageModel:
 
     @contextmanager
     def _announced(
-        self, tokens: Tensor, attention_mask: Tensor | None, deepest: HookPoint | None = None
-    ) -> Iterator[None]:
-        """Says to what is active which positions come, and checks that they were edited."""
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor | None,
+        deepest: HookPoint | None = None,
+        requests: Sequence[int] | None = None,
+    ) -> Iterator[Pass | None]:
+        """Says to what is active which positions come, and checks that they were edited. Rows
+        serve the requests 0, 1, ... unless others are named.
+        """
         if not self.interventions:
-            yield
+            yield None
             return
         mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
         rows = [row[kept] for row, kept in zip(tokens.cpu(), mask.cpu().bool(), strict=True)]
         prompts = tuple(tuple(row.tolist()) for row in rows)
         mask = mask.to(self.device, torch.int64)
         a_pass = Pass(
-            requests=tuple(range(len(tokens))),
+            requests=tuple(range(len(tokens)) if requests is None else requests),
             prompts=prompts,
-            positions=torch.where(mask.bool(), mask.cumsum(-1) - 1, -1),
+            positions=self._positions(mask),
             fired=torch.zeros(len(tokens), dtype=torch.int64, device=self.device),
         )
         for intervention in self.interventions:
             intervention.begin(a_pass)
-        yield
+        yield a_pass
         check_fired(self.interventions, a_pass, deepest)
+
+    def _positions(self, mask: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch own"]:
+        """As `Pass.positions`, on the device of `mask`."""
+        return torch.where(mask.bool(), mask.cumsum(-1) - 1, -1)
 
     def _inputs(self, tokens: Tensor, attention_mask: Tensor | None) -> dict[str, object]:
         self._check(tokens, attention_mask)

@@ -33,7 +33,7 @@ from fluoroscope.models.hub import (
 )
 from fluoroscope.models.identity import Source, hash_files
 
-_DTYPES = {
+DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
     "float16": torch.float16,
@@ -45,16 +45,14 @@ def load_parts(
     name_or_folder: str, dtype: str, device: str, revision: str | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Source]:
     """The network (frozen, without dropout), its tokenizer, and where both came from."""
-    target = _check_device(device)
-    if dtype not in _DTYPES:
-        raise ModelError(f"A dtype is one of {', '.join(_DTYPES)}, got {dtype!r}.")
+    target, precision = check_device(device), find_dtype(dtype)
     folder, commit = find_model(name_or_folder, revision)
     family = find_family(_model_type(folder), name_or_folder)
     weights, words = weight_files(folder), tokenizer_files(folder)
     # The same weights under another configuration (rotary base, norm epsilon) are another model.
     config = find_config(str(folder))
     tokenizer = _read_tokenizer(folder)
-    network = _load_network(folder, family, _DTYPES[dtype])
+    network = _load_network(folder, family, precision)
     is_named = commit is not None or name_or_folder in SHIPPED
     name = name_or_folder if is_named else folder.resolve().name
     source = Source(name, commit, lambda: hash_files([*weights, config]), lambda: hash_files(words))
@@ -106,7 +104,15 @@ def _load_network(folder: Path, family: Family, dtype: torch.dtype) -> PreTraine
     return getattr(network, family.prefix) if missing else network
 
 
-def _check_device(device: str) -> torch.device:
+def find_dtype(name: str) -> torch.dtype:
+    """By its name, or a `ModelError` that says which there are."""
+    if name not in DTYPES:
+        raise ModelError(f"A dtype is one of {', '.join(DTYPES)}, got {name!r}.")
+    return DTYPES[name]
+
+
+def check_device(device: str) -> torch.device:
+    """The device, or a `ModelError` where there is none such."""
     try:
         target = torch.device(device)
     except RuntimeError:

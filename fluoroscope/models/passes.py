@@ -29,7 +29,8 @@ class Pass:
 
     positions: Int[Tensor, "batch pos"]
     """Where in its own row each token stands, from 0; -1 on padding. A position from the
-    prompt's length on holds a token that was generated."""
+    prompt's length on holds a token that was generated. Of a model whose positions are slots
+    (`LanguageModel.n_slots`), the number of each slot."""
 
     fired: Int[Tensor, " batch"]
     """Counts the edits that were applied to each row, one for every position; hooks add to it."""
@@ -78,9 +79,10 @@ def check_fired(
     """Raises `InterventionError` unless every row of a pass over whole prompts was edited as
     often as it should have been.
     """
-    rows = zip(a_pass.requests, a_pass.prompts, a_pass.fired.tolist(), strict=True)
-    for request, prompt, fired in rows:
-        check_count(interventions, request, prompt, len(prompt), fired, deepest)
+    n_positions = (a_pass.positions >= 0).sum(dim=1).tolist()
+    rows = zip(a_pass.requests, a_pass.prompts, n_positions, a_pass.fired.tolist(), strict=True)
+    for request, prompt, n, fired in rows:
+        check_count(interventions, request, prompt, n, fired, deepest)
 
 
 def check_count(

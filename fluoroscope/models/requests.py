@@ -22,8 +22,12 @@ class Prepared:
     rule: StopRule
 
 
-def prepare(model: LanguageModel, requests: Sequence[Request]) -> list[Prepared]:
-    """All requests as tokens; the first that cannot be run is a `ModelError`."""
+def prepare(
+    model: LanguageModel, requests: Sequence[Request], room: int | None = None
+) -> list[Prepared]:
+    """All requests as tokens; the first that cannot be run is a `ModelError`. `room` is how many
+    tokens can be written, where these take none of the prompt's positions.
+    """
     default_stops = _end_tokens(model)
     tokens: dict[str | tuple[int, ...], tuple[int, ...]] = {}
     prepared = []
@@ -34,7 +38,7 @@ def prepare(model: LanguageModel, requests: Sequence[Request]) -> list[Prepared]
         _check_stops(model, request)
         prompt = tokens[given]
         # The last token that is drawn needs no position of its own.
-        room = writable_context(model) - len(prompt) + 1
+        n_free = writable_context(model) - len(prompt) + 1 if room is None else room
         if request.max_tokens < 1:
             raise ModelError(
                 f"max_tokens of request {number} must be 1 or more, got {request.max_tokens}."
@@ -44,8 +48,8 @@ def prepare(model: LanguageModel, requests: Sequence[Request]) -> list[Prepared]
             Prepared(
                 prompt=prompt,
                 seed=request.seed,
-                limit=min(request.max_tokens, room),
-                is_cut_by_context=room < request.max_tokens,
+                limit=min(request.max_tokens, n_free),
+                is_cut_by_context=n_free < request.max_tokens,
                 rule=StopRule(tuple(request.stop), tuple(stops)),
             )
         )
@@ -59,7 +63,7 @@ def prompt_tokens(model: LanguageModel, prompt: str | Sequence[int]) -> tuple[in
             "The prompt is empty: there is nothing to continue. Give at least one character; "
             "for free text, the model's first token as prompt=(bos,)."
         )
-    tokens = model.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
+    tokens = model.encode(prompt) if isinstance(prompt, str) else prompt
     found = tuple(int(token) for token in tokens)
     shown = repr(prompt) if len(prompt) <= 60 else f"{repr(prompt[:57])[:-1]}..."
     if not found:

@@ -19,7 +19,10 @@ class RowReader:
 
     def __init__(self, model: LanguageModel) -> None:
         if model.family.kind != "decoder":
-            raise ModelError(f"{model.name} is an encoder: it does not generate text.")
+            raise ModelError(
+                f"{model.name} is an {model.family.kind}: it does not generate text that goes on "
+                "with another."
+            )
         model.check_has_head()
         if getattr(model.network.config, "alibi", False):
             raise ModelError(

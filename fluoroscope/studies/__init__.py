@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
     "study",
     {
+        "connection": "fluoroscope.studies.connection.study:ConnectionStudy",
         "dictionary": "fluoroscope.studies.dictionary.study:DictionaryStudy",
         "gambling": "fluoroscope.studies.gambling.study:GamblingStudy",
         "hallucination": "fluoroscope.studies.hallucination.study:HallucinationStudy",
@@ -25,6 +26,7 @@ STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
 SPECS: "Registry[type[Config]]" = Registry(
     "study",
     {
+        "connection": "fluoroscope.studies.connection.spec:ConnectionSpec",
         "dictionary": "fluoroscope.studies.dictionary.spec:DictionarySpec",
         "gambling": "fluoroscope.studies.gambling.spec:GamblingSpec",
         "hallucination": "fluoroscope.studies.hallucination.spec:HallucinationSpec",

@@ -21,7 +21,10 @@ from fluoroscope.studies import SPECS
 
 TRANSLATORS: Registry[Callable[[Settings], tuple[Settings, tuple[str, ...]]]] = Registry(
     "translator of settings",
-    {"hallucination": "fluoroscope.studies.hallucination.seed_config:translate"},
+    {
+        "connection": "fluoroscope.studies.connection.seed_config:translate",
+        "hallucination": "fluoroscope.studies.hallucination.seed_config:translate",
+    },
 )
 """By study: a file's settings -> ours, and what is to be said of it. Ours stay as they are."""
 

@@ -4,7 +4,6 @@ A set is a file of its own and one line in `LABELLED`; `file:PATH` is a set too,
 is there. Labels are indices into `classes`, whichever numbers a file or the hub writes.
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from fluoroscope.core.registry import Registry
 from fluoroscope.data.corpus_config import HUB_PREFIX, SPLITS, Split
 from fluoroscope.data.labelled.example import Example, Splitting, Task
 from fluoroscope.data.labelled.sampling import some_groups
-from fluoroscope.data.rows import Gathered, hub_commit
+from fluoroscope.data.rows import Gathered, folder_below, hub_commit
 
 FILE_PREFIX = "file:"
 """Begins the name of a set that is a table of the user's own."""
@@ -124,12 +123,7 @@ def labelled_place(name: str, data_dir: Path | str | None = None) -> str:
     known = labelled_set(name)
     if not known.needs_place:
         return ""
-    for root in (data_dir, os.environ.get("FLUOROSCOPE_DATA")):
-        for folder in (name, *known.aliases) if root else ():
-            path = Path(str(root)).expanduser() / folder
-            if path.is_dir():
-                return str(path)
-    return HUB_PREFIX
+    return folder_below(data_dir, name, *known.aliases) or HUB_PREFIX
 
 
 def labelled_commit(name: str, data_dir: Path | str | None = None) -> str | None:

@@ -1,11 +1,8 @@
 """Examples -> tokens, kept flat and padded only when a batch is made; remembered on disk.
 
-A cache file is known by everything that decides its content: the texts in their order, the
-tokenizer's name and rules, and the length. Any other of these is another file, and a file that is
-not what its checksum says is made again.
+A cache file is known by the texts in their order, the tokenizer's name and rules, and the length.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +14,9 @@ from jaxtyping import Int, Int8, Int32, Int64
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from fluoroscope.core.config import settings_hash
-from fluoroscope.core.errors import ConfigError, DamagedError
-from fluoroscope.core.tensors import read_metadata, read_tensors, write_tensors
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.data.labelled.example import Example
+from fluoroscope.data.token_rows import places, remembered
 from fluoroscope.data.tokenizing import special_token, tokenizer_hash
 
 _FORMAT = 1
@@ -72,13 +68,7 @@ class Encoded:
         self, rows: Int[np.ndarray, " b"], *, pad_id: int, pad_to: int | None = None
     ) -> Batch:
         """Padded to the longest of these rows, or to `pad_to`."""
-        lengths = self.lengths[rows]
-        longest = int(lengths.max(initial=1))
-        if pad_to is not None and pad_to < longest:
-            raise ConfigError(f"pad_to must be at least {longest}, the longest row; got {pad_to}.")
-        place = np.arange(pad_to or longest)
-        is_token = place < lengths[:, None]
-        at = np.where(is_token, self.starts[rows][:, None] + place, 0)
+        at, is_token = places(self.starts, rows, pad_to)
         tokens = np.where(is_token, self.tokens[at], pad_id).astype(np.int64)
         segments = None
         if self.segments is not None:
@@ -131,34 +121,17 @@ def _remembered(
     cache: Path | None,
     tokenizer_id: str,
 ) -> dict[str, Tensor]:
-    if cache is None:
-        return _tokenized(examples, tokenizer, max_length)
-    made_of = {
-        "format": _FORMAT,
-        "texts": [[one.id, one.text, one.pair] for one in examples],
-        "tokenizer": [tokenizer_id, tokenizer_hash(tokenizer)],
-        "sides": [tokenizer.truncation_side, sorted(tokenizer.model_input_names)],
-        "max_length": max_length,
-    }
-    path = cache / f"{settings_hash(made_of)[:32]}.safetensors"
-    if path.exists():
-        try:
-            tensors = read_tensors(path)
-            if read_metadata(path) == {"sha256": _checksum(tensors)}:
-                return tensors
-        except DamagedError:
-            path.unlink(missing_ok=True)
-    tensors = _tokenized(examples, tokenizer, max_length)
-    write_tensors(path, tensors, {"sha256": _checksum(tensors)})
-    return tensors
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()
+    return remembered(
+        cache,
+        lambda: {
+            "format": _FORMAT,
+            "texts": [[one.id, one.text, one.pair] for one in examples],
+            "tokenizer": [tokenizer_id, tokenizer_hash(tokenizer)],
+            "sides": [tokenizer.truncation_side, sorted(tokenizer.model_input_names)],
+            "max_length": max_length,
+        },
+        lambda: _tokenized(examples, tokenizer, max_length),
+    )
 
 
 def _tokenized(

@@ -5,7 +5,7 @@ and perhaps one of second texts. Classes are what the labels are, sorted. Sides 
 column `split`, else of the files' names (`train`, `dev`, `test`), else drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +37,13 @@ class TableSet(LabelledSet):
     classes: tuple[str, ...] = ()
 
     def task_at(self, place: Path | str | None = None) -> Task:
-        return _task(self._rows(str(place or self.path)))
+        return _task(table_rows(str(place or self.path), self.name, COLUMNS))
 
     def read(
         self, place: Path | str | None = None, *, seed: int = 0, splitting: Splitting = "sound"
     ) -> GatheredExamples:
         """`place` is its own path if it is not given."""
-        rows = self._rows(str(place or self.path))
+        rows = table_rows(str(place or self.path), self.name, COLUMNS)
         left_out: list[LeftOut] = []
         labels: list[tuple[Row, str]] = []
         for row in rows:
@@ -57,24 +57,11 @@ class TableSet(LabelledSet):
         found: list[Found] = []
         for row, label in labels:
             try:
-                found.append(found_in(row, self.name, task, classes.index(label), _side(row)))
+                found.append(found_in(row, self.name, task, classes.index(label), side_of(row)))
             except UnusableRowError as error:
                 left_out.append(LeftOut(row.where, str(error)))
         reading = Reading(self.name, str(place or self.path), task, classes, found, left_out)
         return gathered(reading, splitting, seed)
-
-    def _rows(self, place: str) -> list[Row]:
-        if place.startswith(HUB_PREFIX):
-            raise CorpusError(f"{self.name} is a table of your own and not on the hub: {place}.")
-        [first, *_] = files_at(place, TABLES, self.name)
-        is_folder = first.name != Path(place).name
-        folder = sorted(first.parent.iterdir()) if is_folder else [first]
-        files = [one for one in folder if any(one.match(pattern) for pattern in TABLES)]
-        return [
-            Row(f"{file.name}, row {number}", file.name, values, COLUMNS)
-            for file in files or [first]
-            for number, values in enumerate(table(file), start=1)
-        ]
 
 
 def table_at(path: str) -> TableSet:
@@ -82,6 +69,31 @@ def table_at(path: str) -> TableSet:
     if not path.strip():
         raise CorpusError("file: needs the path of a table or of a folder behind it.")
     return TableSet(name=Path(path).stem, path=path)
+
+
+def table_rows(place: str, name: str, columns: Mapping[str, tuple[str, ...]]) -> list[Row]:
+    """Of a table, or of all tables of a folder."""
+    if place.startswith(HUB_PREFIX):
+        raise CorpusError(f"{name} is a table of your own and not on the hub: {place}.")
+    [first, *_] = files_at(place, TABLES, name)
+    is_folder = first.name != Path(place).name
+    folder = sorted(first.parent.iterdir()) if is_folder else [first]
+    files = [one for one in folder if any(one.match(pattern) for pattern in TABLES)]
+    return [
+        Row(f"{file.name}, row {number}", file.name, values, columns)
+        for file in files or [first]
+        for number, values in enumerate(table(file), start=1)
+    ]
+
+
+def side_of(row: Row) -> Split | None:
+    """What its column `split` says, else the name of its file."""
+    if not row.has("split"):
+        return split_of_name(row.stem, SIDES)
+    written = str(row.value("split")).strip().casefold()
+    if written not in SIDES:
+        raise row.wrong("split", f"one of {', '.join(SIDES)}", written)
+    return SIDES[written]
 
 
 def _task(rows: Sequence[Row]) -> Task:
@@ -106,12 +118,3 @@ def _classes(labels: Sequence[str], name: str) -> tuple[str, ...]:
     if all(label.removeprefix("-").isdecimal() for label in found):
         return tuple(sorted(found, key=int))
     return tuple(found)
-
-
-def _side(row: Row) -> Split | None:
-    if not row.has("split"):
-        return split_of_name(row.stem, SIDES)
-    written = str(row.value("split")).strip().casefold()
-    if written not in SIDES:
-        raise row.wrong("split", f"one of {', '.join(SIDES)}", written)
-    return SIDES[written]

@@ -104,20 +104,11 @@ class WrittenSet(LabelledSet):
         return gathered(reading, splitting, seed, self.paper)
 
     def _rows(self, place: str) -> Iterator[tuple[Row, Mapping[str, str]]]:
-        """Each with what its labels mean; the stem is the whole name of a file."""
-        if place.startswith(HUB_PREFIX):
-            if not self.hubs:
-                raise CorpusError(f"{self.name} is not on the hub. Give the folder of its files.")
-            for row in rows_at(place, self.hubs, (), self.columns, self.name):
-                yield row, self.hub_labels
-            return
+        """Each with what its labels mean."""
         # Labels of a table are the hub's, whose copy it is taken for.
         forms = (*self.forms, Form(TABLES, table, self.hub_labels))
-        form, files = _files(place, forms, self.name)
-        for file in files:
-            for number, values in enumerate(form.read(file), start=1):
-                where = f"{file.name}, row {number}"
-                yield Row(where, file.name, values, self.columns), form.labels
+        for row, form in form_rows(place, self.name, self.hubs, forms, self.columns):
+            yield row, form.labels if form else self.hub_labels
 
     def _label(self, row: Row, labels: Mapping[str, str]) -> int:
         written = label_text(row.value("label"))
@@ -177,6 +168,28 @@ def gathered(
     check_classes(sides.examples, classes, f"{name} (read from {place})")
     rest = (*left_out, *sides.left_out)
     return GatheredExamples(name, tuple(sides.examples), rest, classes, sides.origins, task)
+
+
+def form_rows(
+    place: str,
+    name: str,
+    hubs: tuple[Hub, ...],
+    forms: tuple[Form, ...],
+    columns: Mapping[str, tuple[str, ...]],
+) -> Iterator[tuple[Row, Form | None]]:
+    """Rows of the hub, or of the files of the first form that any file has, each with its form;
+    the stem is the whole name of a file.
+    """
+    if place.startswith(HUB_PREFIX):
+        if not hubs:
+            raise CorpusError(f"{name} is not on the hub. Give the folder of its files.")
+        for row in rows_at(place, hubs, (), columns, name):
+            yield row, None
+        return
+    form, files = _files(place, forms, name)
+    for file in files:
+        for number, values in enumerate(form.read(file), start=1):
+            yield Row(f"{file.name}, row {number}", file.name, values, columns), form
 
 
 class _FormFiles(NamedTuple):

@@ -8,6 +8,7 @@ drawn. A question is a group.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from fluoroscope.data.answers.record import group_of
 from fluoroscope.data.rows import Hub, Row, UnusableRowError
@@ -17,7 +18,15 @@ from fluoroscope.data.tasks.samples import Sample
 from fluoroscope.data.tasks.scorers import ChoiceScorer
 
 
-def _samples(row: Row) -> Iterator[Sample]:
+class Asked(NamedTuple):
+    question: str
+    options: list[str]
+    right: int
+    """Which option it is."""
+
+
+def asked(row: Row) -> Asked:
+    """The question of a row, in either form."""
     key = row.value("answer") if row.has("answer") else None
     if not key:
         raise UnusableRowError("it has no answer key, as in the test set")
@@ -29,13 +38,19 @@ def _samples(row: Row) -> Iterator[Sample]:
     labels, texts = _options(row, choices)
     if key not in labels:
         raise UnusableRowError("its answer key is none of its options")
+    return Asked(question, texts, labels.index(key))
+
+
+def _samples(row: Row) -> Iterator[Sample]:
+    question, options, right = asked(row)
+    nested = row.value("question")
     concept = nested.get("question_concept") if isinstance(nested, Mapping) else None
     yield choice_sample(
         "commonsenseqa",
         group_of(question),
         question,
-        texts,
-        labels.index(key),
+        options,
+        right,
         category=str(concept or (row.value("concept") if row.has("concept") else "")),
     )
 

@@ -7,6 +7,7 @@ side. A question is a group.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from fluoroscope.data.answers.record import group_of
 from fluoroscope.data.rows import Hub, Row, UnusableRowError
@@ -18,17 +19,29 @@ from fluoroscope.data.tasks.scorers import NumberScorer, read_number
 _PROMPT = "Q: {question}\nGive the steps, then the final answer after ####.\nA:"
 
 
-def _samples(row: Row) -> Iterator[Sample]:
+class Solved(NamedTuple):
+    """A question and the number that answers it, as it is written."""
+
+    question: str
+    key: str
+
+
+def solved(row: Row) -> Solved:
     question = row.text("question")
     _, mark, key = row.text("answer").partition("####")
     if not mark or read_number(key) is None:
         raise UnusableRowError("it has no answer key: no number after ####")
+    return Solved(question, key.strip())
+
+
+def _samples(row: Row) -> Iterator[Sample]:
+    question, key = solved(row)
     prompt = _PROMPT.format(question=question)
     yield Sample(
         id=sample_id("gsm8k", prompt),
         group_id=group_of(question),
         prompt=prompt,
-        references=(key.strip(),),
+        references=(key,),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
+from fluoroscope.models.training.precision import Decided
 from fluoroscope.studies.plugin.form import (
     BASE,
     CONTROLS,
@@ -49,7 +50,7 @@ class PluginConfig(PluginSettings):
     max_length: PositiveInt
     """Tokens that a text may have: as set, or as the encoder can read."""
 
-    precision: Literal["float32", "bfloat16"]
+    precision: Decided
     """Of the forward pass while training."""
 
     d_layer: PositiveInt

@@ -41,9 +41,3 @@ def new_optimiser(
             return SGD(groups, momentum=_MOMENTUM)
         case "adadelta":
             return Adadelta(groups)
-
-
-def set_rates(optimiser: Optimizer, part: float) -> None:
-    """Every rate becomes this part of its peak."""
-    for group in optimiser.param_groups:
-        group["lr"] = group["peak"] * part

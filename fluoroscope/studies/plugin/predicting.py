@@ -11,9 +11,9 @@ from torch import Tensor
 from fluoroscope.core.errors import CorpusError
 from fluoroscope.data.labelled.batches import side_batches
 from fluoroscope.data.labelled.encoding import Encoded
-from fluoroscope.studies.plugin.accelerating import Acceleration, is_half
+from fluoroscope.models.training.acceleration import Acceleration
+from fluoroscope.models.training.precision import Precision, decided
 from fluoroscope.studies.plugin.classifier import PlugClassifier
-from fluoroscope.studies.plugin.training_config import Precision
 
 
 def predict(
@@ -40,7 +40,7 @@ def predict(
     kind = torch.device(device).type
     with (
         _not_learning(classifier),
-        torch.autocast(kind, torch.bfloat16, enabled=is_half(precision)),
+        torch.autocast(kind, _half(precision), enabled=decided(precision) != "float32"),
     ):
         # With more processes than batches, one reads the last batch too and throws it away: how
         # many classes there are is known from logits alone.
@@ -53,6 +53,10 @@ def predict(
                 found[torch.as_tensor(np.asarray(batches[at]), device=device)] = logits
     assert found is not None, "a side with examples has batches"
     return (together.total(found) if together else found).cpu()
+
+
+def _half(precision: Precision) -> torch.dtype:
+    return torch.float16 if precision == "float16" else torch.bfloat16
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from fluoroscope.core.intervals import Interval
 from fluoroscope.plots.chart import Bars, Chart, Mark
 from fluoroscope.runs.interval_text import without_nan
 from fluoroscope.runs.report import Report
-from fluoroscope.studies.plugin.comparing import Draws, Judged
+from fluoroscope.steps.comparing_arms import Draws, Judged
 from fluoroscope.studies.plugin.config import Arm
 from fluoroscope.studies.plugin.report_findings import (
     Findings,

@@ -12,7 +12,7 @@ from fluoroscope.core.intervals import Interval
 from fluoroscope.core.storage import read_json
 from fluoroscope.features.multiple_tests import benjamini_hochberg
 from fluoroscope.runs.run import Run
-from fluoroscope.studies.plugin.comparing import (
+from fluoroscope.steps.comparing_arms import (
     Difference,
     Draws,
     Judged,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from fluoroscope.core.intervals import MIN_UNITS
 from fluoroscope.runs.interval_text import between
 from fluoroscope.runs.report import Report
-from fluoroscope.studies.plugin.comparing import ALPHA
+from fluoroscope.steps.comparing_arms import ALPHA
 from fluoroscope.studies.plugin.form import BASE
 from fluoroscope.studies.plugin.report_findings import Compared, Findings, SetFindings, label_of
 

@@ -1,7 +1,6 @@
-"""How many steps a training has, how long its rows are, and its rate at each step; no torch."""
+"""How many steps a training has, and how long its rows are; no torch."""
 
 import math
-from typing import Literal
 
 from fluoroscope.core.errors import ConfigError, CorpusError
 from fluoroscope.studies.plugin.training_config import TrainingConfig
@@ -37,27 +36,3 @@ def padded_length(config: TrainingConfig) -> int | None:
     long as the longest of its batch.
     """
     return config.max_length if config.padding == "max_length" else None
-
-
-def rate_share(
-    step: int,
-    n_steps: int,
-    schedule: Literal["constant", "linear", "cosine"],
-    warmup_share: float,
-) -> float:
-    """What part of its peak the rate is in step `step`, counted from 0, of all `n_steps`.
-
-    The first step of a warm-up has a part as well, its last the whole; the step after the last
-    would have 0.
-    """
-    n_warm = round(warmup_share * n_steps)
-    if step < n_warm:
-        return (step + 1) / n_warm
-    left = (n_steps - step) / (n_steps - n_warm)
-    match schedule:
-        case "constant":
-            return 1.0
-        case "linear":
-            return left
-        case "cosine":
-            return 0.5 * (1 - math.cos(math.pi * left))

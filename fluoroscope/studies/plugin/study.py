@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 from fluoroscope.core.errors import ConfigError, ModelError
 from fluoroscope.core.registry import nearest
@@ -17,6 +16,7 @@ from fluoroscope.models.hub import model_fingerprint
 from fluoroscope.models.shape import ModelShape
 from fluoroscope.models.single_layer.facts import check_layer, layer_facts
 from fluoroscope.models.single_layer.known import LLMS, llm_source
+from fluoroscope.models.training.precision import decide
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
@@ -102,7 +102,7 @@ def _resolved(spec: PluginSpec) -> PluginConfig:
         d_model=shape.d_model,
         encoder_kind=kind,
         max_length=min(spec.training.max_length, shape.context_length),
-        precision=_precision(spec),
+        precision=decide(spec.training.precision),
         d_layer=d_layer,
         n_layers=n_layers,
     )
@@ -157,13 +157,3 @@ def _nearest_named(source: str, keys: Mapping[str, str]) -> Iterator[None]:
         if Path(source).is_dir() or source in keys:
             raise
         raise ModelError(f"{error}{nearest(source, keys)}") from None
-
-
-def _precision(spec: PluginSpec) -> Literal["float32", "bfloat16"]:
-    asked = spec.training.precision
-    if asked != "auto":
-        return asked
-    import torch
-
-    has_half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return "bfloat16" if has_half else "float32"

@@ -23,14 +23,14 @@ from fluoroscope.core.tensors import State
 from fluoroscope.data.corpus_config import Split
 from fluoroscope.data.labelled.batches import epoch_batches
 from fluoroscope.data.labelled.encoding import Encoded
-from fluoroscope.studies.plugin.accelerating import Acceleration
+from fluoroscope.models.training.acceleration import Acceleration
+from fluoroscope.models.training.rates import rate_share, set_rates
 from fluoroscope.studies.plugin.classifier import PlugClassifier
 from fluoroscope.studies.plugin.metrics import scores_of
-from fluoroscope.studies.plugin.optimising import new_optimiser, set_rates
+from fluoroscope.studies.plugin.optimising import new_optimiser
 from fluoroscope.studies.plugin.predicting import predict
 from fluoroscope.studies.plugin.schedule import (
     padded_length,
-    rate_share,
     steps_of_epoch,
     steps_of_training,
 )
@@ -133,6 +133,7 @@ class PlugTrainer:
             "n_steps": self._n_steps,
             "tensors": self.classifier.trained_tensors(),
             "optimiser": self._optimiser.state_dict()["state"],
+            "scaler": self._mates.state(),
             "sums": dict(self._sums),
             "curve": [dict(row) for row in self._curve],
             "best": self._best,
@@ -144,6 +145,7 @@ class PlugTrainer:
         self.classifier.load_trained(state["tensors"])
         whole = self._optimiser.state_dict()
         self._optimiser.load_state_dict({**whole, "state": state["optimiser"]})
+        self._mates.load(state["scaler"])
         self._sums, self._curve = dict(state["sums"]), [dict(row) for row in state["curve"]]
         self._best, self._best_row = state["best"], state["best_row"]
 
@@ -163,15 +165,15 @@ class PlugTrainer:
         self._optimiser.zero_grad(set_to_none=True)
         sums = self._learn(rows, mine, iteration)
         self._mates.total_gradients(self._parameters)
-        norm = self._mates.clip(self._parameters, config.clip)
+        norm = self._mates.clip(self._optimiser, self._parameters, config.clip)
         loss, right = self._mates.total(sums).tolist()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not (math.isfinite(loss) and (math.isfinite(norm) or self._mates.may_be_infinite)):
             raise NumericsError(
                 f"In step {iteration + 1} of {self._n_planned} the loss is {loss / len(rows):g} "
                 f"and the norm of its gradient {norm:g}. Give a smaller learning_rate than "
                 f"{config.learning_rate:.2g}, a longer warm-up, or precision=float32."
             )
-        self._optimiser.step()
+        self._mates.step(self._optimiser)
         for name, value in (("loss", loss), ("right", right), ("n", len(rows))):
             self._sums[name] += value
         return config.learning_rate * part

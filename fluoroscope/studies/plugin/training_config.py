@@ -5,8 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fluoroscope.core.config import Config
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from fluoroscope.models.training.precision import Precision
 
 
 class OptimiserConfig(Config):

@@ -248,7 +248,7 @@ def test_only_what_is_read_from_the_hub_has_a_commit(tmp_path, monkeypatch):
     monkeypatch.delenv("FLUOROSCOPE_DATA", raising=False)
     asked = []
 
-    def info(self, name, *, timeout):
+    def info(self, name, *, revision, timeout):
         asked.append(name)
         return SimpleNamespace(sha="c0ffee")
 
@@ -260,7 +260,7 @@ def test_only_what_is_read_from_the_hub_has_a_commit(tmp_path, monkeypatch):
         assert labelled_commit(name, tmp_path) is None
     assert asked == ["nyu-mll/glue"]
 
-    def fails(self, name, *, timeout):
+    def fails(self, name, *, revision, timeout):
         raise ConnectionError("no network")
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fails)

@@ -10,11 +10,12 @@ from plug_toys import toy_classifier, toy_config, toy_side, toy_trainer
 from fluoroscope.core.errors import ConfigError, CorpusError, NumericsError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.tensors import read_state, write_state
+from fluoroscope.models.training.rates import rate_share
 from fluoroscope.studies.plugin.form import Form
 from fluoroscope.studies.plugin.metrics import SCORES, scores_of
 from fluoroscope.studies.plugin.optimising import new_optimiser
 from fluoroscope.studies.plugin.predicting import predict
-from fluoroscope.studies.plugin.schedule import rate_share, steps_of_training
+from fluoroscope.studies.plugin.schedule import steps_of_training
 from fluoroscope.studies.plugin.training import PlugTrainer
 from fluoroscope.studies.plugin.training_config import OptimiserConfig, TrainingConfig
 

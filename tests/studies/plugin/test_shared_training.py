@@ -11,8 +11,9 @@ from plug_toys import sgd, shared_toy, toy_config, toy_trainer
 
 from fluoroscope.core.errors import ConfigError, NumericsError, RunError
 from fluoroscope.core.sink import Sink
-from fluoroscope.studies.plugin.accelerating import Acceleration
-from fluoroscope.studies.plugin.shared_training import SharedTrainer
+from fluoroscope.models.training.acceleration import Acceleration
+from fluoroscope.models.training.shared_training import SharedTrainer
+from fluoroscope.studies.plugin.training import TrainedPlug
 
 ARGUMENTS = {"seed": 1, "learning_rate": 5e-2}
 
@@ -82,12 +83,12 @@ def test_slices_of_each_batch_give_the_training_of_the_whole(n_processes):
 def test_devices_that_cannot_be_shared_are_refused(tmp_path):
     for devices in ([], ["cuda:0", "cuda:0"], ["cpu", "cuda:0"]):
         with pytest.raises(ConfigError, match="all on the CPU or have a GPU each"):
-            SharedTrainer("plug_toys:shared_toy", {}, devices, tmp_path)
+            SharedTrainer("plug_toys:shared_toy", {}, devices, tmp_path, TrainedPlug)
 
 
 def started(folder, **changes):
     arguments = {**ARGUMENTS, "processes": 2, **changes}
-    return SharedTrainer("plug_toys:shared_toy", arguments, ["cpu", "cpu"], folder)
+    return SharedTrainer("plug_toys:shared_toy", arguments, ["cpu", "cpu"], folder, TrainedPlug)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.intervals import MIN_UNITS
 from fluoroscope.core.seeding import stream
 from fluoroscope.interventions.replies.comparing import group_numbers
-from fluoroscope.studies.plugin.comparing import Draws
+from fluoroscope.steps.comparing_arms import Draws
 from fluoroscope.studies.plugin.form import middle_layer
 
 _TAILS = (0.025, 0.975)

@@ -13,13 +13,14 @@ from pathlib import Path
 import polars as pl
 
 from fluoroscope.core.config import settings_hash
-from fluoroscope.core.errors import ConfigError, CorpusError
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json, write_parquet
 from fluoroscope.data.corpus_config import HUB_PREFIX, SPLITS, Split
 from fluoroscope.data.labelled.base import check_classes, labelled_place, labelled_set, limited
 from fluoroscope.data.labelled.encoding import encode
 from fluoroscope.data.labelled.example import Example
+from fluoroscope.data.rows import all_files_at
 from fluoroscope.models.encoder_names import encoder_source
 from fluoroscope.models.loading import load_tokenizer
 from fluoroscope.runs.run import Run
@@ -154,13 +155,7 @@ def data_source(name: str) -> str:
 
 def files_of(name: str, data_dir: str | None) -> list[Path]:
     """What a data set may be read from, for their fingerprints; none of them is of the hub."""
-    place = labelled_place(name, data_dir)
-    if not place or place.startswith(HUB_PREFIX):
-        return []
-    path = Path(place).expanduser()
-    if not path.exists():
-        raise CorpusError(f"There is no {path} for the data set {name}. Give a file or a folder.")
-    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+    return all_files_at(labelled_place(name, data_dir), name)
 
 
 def _order(example: Example) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from fluoroscope.core.storage import write_json, write_parquet
 from fluoroscope.core.tensors import State, write_tensors
 from fluoroscope.data.labelled.encoding import Encoded
 from fluoroscope.data.labelled.example import Example
+from fluoroscope.models.training.shared_training import SharedTrainer
 from fluoroscope.runs.process import resolve_devices
 from fluoroscope.runs.record import read_record
 from fluoroscope.runs.run import Run
@@ -24,7 +25,6 @@ from fluoroscope.studies.plugin.metrics import SCORES, scores_of
 from fluoroscope.studies.plugin.predicting import predict
 from fluoroscope.studies.plugin.saved import AboutSaved
 from fluoroscope.studies.plugin.schedule import padded_length
-from fluoroscope.studies.plugin.shared_training import SharedTrainer
 from fluoroscope.studies.plugin.steps.loaded import (
     encoded_examples,
     encoded_sides,
@@ -32,7 +32,7 @@ from fluoroscope.studies.plugin.steps.loaded import (
     texts_of,
 )
 from fluoroscope.studies.plugin.steps.texts import set_key
-from fluoroscope.studies.plugin.training import PlugTrainer
+from fluoroscope.studies.plugin.training import PlugTrainer, TrainedPlug
 from fluoroscope.studies.plugin.training_config import TrainingConfig
 
 CURVE, PREDICTIONS, TRAINED, STATE = (
@@ -135,7 +135,7 @@ class TrainLoop:
         self.trainer = self._new_trainer(share)
         self.n_iterations = self.trainer.n_iterations
 
-    def _new_trainer(self, share: float) -> PlugTrainer | SharedTrainer:
+    def _new_trainer(self, share: float) -> PlugTrainer | SharedTrainer[TrainedPlug]:
         run, config, training, n = self.run, self.config, self.training, self._n_processes
         if n == 1:
             return new_trainer(run, config, training, self.classifier, self.device, share)
@@ -152,6 +152,7 @@ class TrainLoop:
             arguments,
             resolve_devices(asked)[:n] if on_gpus else ["cpu"] * n,
             Path(self._between.name),
+            TrainedPlug,
             threads=run.threads,
         )
 

@@ -13,12 +13,25 @@ import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from fluoroscope.core.sink import Sink
 
-if TYPE_CHECKING:
-    from fluoroscope.studies.plugin.training import PlugTrainer
+State = dict[str, Any]  # Any: see core.tensors, which imports torch.
+
+
+class Trainer(Protocol):
+    """What can be shared: it makes the same steps in every process."""
+
+    n_iterations: int
+
+    def advance(self, iteration: int, sink: Sink) -> None: ...
+
+    def state(self) -> State: ...
+
+    def load(self, state: State) -> None: ...
+
+    def result(self) -> NamedTuple: ...
 
 
 def main() -> None:
@@ -28,7 +41,7 @@ def main() -> None:
     os.dup2(2, 1)
     asked: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(sys.stdin, asked), daemon=True).start()
-    trainer: PlugTrainer | None = None
+    trainer: Trainer | None = None
     while True:
         said = json.loads(asked.get())
         try:
@@ -53,7 +66,7 @@ def _read(lines: TextIO, asked: "queue.Queue[str]") -> None:
     os._exit(0)
 
 
-def _begin(said: Mapping[str, Any], device: str) -> "PlugTrainer":
+def _begin(said: Mapping[str, Any], device: str) -> Trainer:
     # Imported after the threads of every library were fixed by the environment.
     import torch
 
@@ -73,7 +86,7 @@ def _begin(said: Mapping[str, Any], device: str) -> "PlugTrainer":
     return getattr(importlib.import_module(module), name)(**said["arguments"], device=device)
 
 
-def _done(trainer: "PlugTrainer", said: Mapping[str, Any]) -> Any:  # Any: a JSON value.
+def _done(trainer: Trainer, said: Mapping[str, Any]) -> Any:  # Any: a JSON value.
     from fluoroscope.core.tensors import read_state, write_state
 
     is_first = os.environ["RANK"] == "0"

@@ -1,4 +1,4 @@
-"""What classifiers are worth on one test side, and whether one beat another on the same examples.
+"""What trained networks are worth on one test side, and whether one beat another on it.
 
 Intervals are percentiles of a two-way bootstrap: groups of examples are drawn again, the same for
 all classifiers, and so are the seeds of the trainings (crossed factors; Owen 2007). Seeds are few,
@@ -153,28 +153,54 @@ def score_intervals(judged: Judged, draws: Draws) -> dict[str, Interval]:
     return {name: _within(one, *_RANGES[name]) for name, one in found.items()}
 
 
+def accuracy_interval(right: Bool[np.ndarray, "seeds n"], draws: Draws) -> Interval:
+    """Share of right answers, the mean over seeds; for answers of whatever kind."""
+    found = draws.intervals(*_shares(right.astype(np.float64), draws))["share"]
+    if found.value in (0.0, 1.0):
+        # Nothing differs between draws, and yet another example might.
+        return clustered_share_interval(right[0], draws.which)
+    return _within(found, 0.0, 1.0)
+
+
 def compare_accuracy(one: Judged, other: Judged, draws: Draws, seed: int) -> Difference:
     """Paired by example and seed. Raises `ConfigError` where these are not the same."""
-    if one.predicted.shape != other.predicted.shape or (one.labels != other.labels).any():
+    if len(one.labels) == len(other.labels) and (one.labels != other.labels).any():
+        raise ConfigError("Classifiers are compared on the same examples; their labels differ.")
+    return compare_right(one.right, other.right, draws, seed)
+
+
+def compare_right(
+    one: Bool[np.ndarray, "seeds n"],
+    other: Bool[np.ndarray, "more_seeds m"],
+    draws: Draws,
+    seed: int,
+) -> Difference:
+    """Of two tables of right answers, paired by example and seed."""
+    if one.shape != other.shape:
         raise ConfigError(
-            "Classifiers are compared on the same examples and seeds; got "
-            f"{one.predicted.shape} and {other.predicted.shape} of seeds and examples."
+            f"Networks are compared on the same examples and seeds; got {one.shape} and "
+            f"{other.shape} of seeds and examples."
         )
-    change = one.right.astype(np.float64) - other.right
+    change = one.astype(np.float64) - other
     mean = change.mean(axis=0)
     n_gained, n_lost = int((mean > 1e-9).sum()), int((mean < -1e-9).sum())
     p = sign_flip_p(mean, draws.which, seed)
     if not change.any():
         # Nothing tells how alike the examples of a group are: each group counts once.
         return Difference(paired_interval(0, 0, draws.n_groups), p, 0, 0)
-    n_seeds = len(change)
-    sums = np.stack([np.bincount(draws.which, row, draws.n_groups) for row in change])
+    found = draws.intervals(*_shares(change, draws))
+    return Difference(found["share"], p, n_gained, n_lost)
+
+
+def _shares(
+    rows: Float[np.ndarray, "seeds n"], draws: Draws
+) -> tuple[np.ndarray, dict[str, Callable[[np.ndarray], np.ndarray]]]:
+    """Sums over groups of each seed and their sizes, and their means of what is drawn."""
+    sums = np.stack([np.bincount(draws.which, row, draws.n_groups) for row in rows])
     sizes = np.bincount(draws.which, minlength=draws.n_groups)
-    found = draws.intervals(
-        np.concatenate([sums, sizes[None]]).T,
-        {"difference": lambda totals: totals[:, :n_seeds] / totals[:, n_seeds:]},
-    )
-    return Difference(found["difference"], p, n_gained, n_lost)
+    n_seeds = len(rows)
+    table = np.concatenate([sums, sizes[None]]).T
+    return table, {"share": lambda totals: totals[:, :n_seeds] / totals[:, n_seeds:]}
 
 
 def outcome_of(difference: Interval, q: float) -> Outcome:

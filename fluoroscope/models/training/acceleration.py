@@ -1,7 +1,7 @@
 """What a training asks of accelerate: half precision, gradients, and the other processes.
 
 Accelerate keeps its settings once a process, and refuses others; a study trains several
-classifiers, of any precision, one after the other or in turns. So the settings are put back
+networks, of any precision, one after the other or in turns. So the settings are put back
 whenever somebody else's stand there. This is the only place that knows of it.
 """
 
@@ -14,30 +14,23 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from fluoroscope.core.errors import ConfigError
-from fluoroscope.studies.plugin.training_config import Precision
+from fluoroscope.core.tensors import State
+from fluoroscope.models.training.precision import MIXED, Precision, decided
 
 _BUCKET = 2**25
 """Numbers that are summed over processes at once."""
-
-
-def is_half(precision: Precision) -> bool:
-    """Whether passes are in bfloat16; `auto` must have been decided before."""
-    if precision == "auto":
-        raise ConfigError(
-            "Precision must be float32 or bfloat16 by now, got auto, which is decided where the "
-            "device is known."
-        )
-    return precision == "bfloat16"
 
 
 class Acceleration:
     """Of one training on one device, alone or as one of several processes."""
 
     def __init__(self, precision: Precision, device: str) -> None:
-        self._mixed = "bf16" if is_half(precision) else "no"
+        self._mixed = MIXED[decided(precision)]
         self.device = torch.device(device)
+        # Not accelerate's own, whose scale would be lost when another training takes its turn.
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._mixed == "fp16")
         self._made: Accelerator | None = None
         accelerator = self._accelerator()
         self.n_processes, self.rank = accelerator.num_processes, accelerator.process_index
@@ -46,13 +39,43 @@ class Acceleration:
         return self._accelerator().autocast()
 
     def backward(self, loss: Tensor) -> None:
-        self._accelerator().backward(loss)
+        if self._scaler.is_enabled():
+            self._scaler.scale(loss).backward()
+        else:
+            self._accelerator().backward(loss)
 
-    def clip(self, parameters: Sequence[nn.Parameter], largest: float | None) -> float:
-        """Scales gradients down to norm `largest`; their norm as it was."""
+    def clip(
+        self, optimiser: Optimizer, parameters: Sequence[nn.Parameter], largest: float | None
+    ) -> float:
+        """Scales gradients down to norm `largest`; their norm as it was, without the factor that
+        float16 needs.
+        """
         accelerator = self._accelerator()
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(optimiser)
         norm = accelerator.clip_grad_norm_(parameters, math.inf if largest is None else largest)
         return 0.0 if norm is None else float(norm)
+
+    def step(self, optimiser: Optimizer) -> bool:
+        """Whether it was done: in float16 gradients may be infinite until a factor is found with
+        which they are not.
+        """
+        before = self._scaler.get_scale()
+        self._scaler.step(optimiser)
+        self._scaler.update()
+        return self._scaler.get_scale() >= before
+
+    @property
+    def may_be_infinite(self) -> bool:
+        """Whether an infinite norm is a step to be left out, and no error."""
+        return self._scaler.is_enabled()
+
+    def state(self) -> State:
+        """Empty but in float16."""
+        return self._scaler.state_dict()
+
+    def load(self, state: State) -> None:
+        self._scaler.load_state_dict(state)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, the same bits in each."""

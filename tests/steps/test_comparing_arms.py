@@ -6,7 +6,7 @@ import torch
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.intervals import Interval, clustered_share_interval
-from fluoroscope.studies.plugin.comparing import (
+from fluoroscope.steps.comparing_arms import (
     SCORES,
     Draws,
     Judged,

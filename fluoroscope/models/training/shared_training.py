@@ -1,11 +1,11 @@
-"""One training, shared by several processes of this machine: a PlugTrainer from outside.
+"""One training, shared by several processes of this machine: a trainer from outside.
 
-    with SharedTrainer("package.module:function", {"seed": 1}, ["cuda:0", "cuda:1"], folder) as one:
+    with SharedTrainer("package:function", {}, ["cuda:0", "cuda:1"], folder, Trained) as one:
         for iteration in range(one.n_iterations):
             one.advance(iteration, sink)
         trained = one.result()
 
-`function(**arguments, device=...)` makes the PlugTrainer of each process. Every step is asked of
+`function(**arguments, device=...)` makes the trainer of each process. Every step is asked of
 all processes at once, and a state is that of a trainer alone, so a study puts it down and takes it
 up as any other loop. The processes end with this one, however it ends.
 
@@ -20,10 +20,10 @@ import selectors
 import subprocess
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Generic, Self, TypeVar
 
 import torch
 
@@ -31,20 +31,22 @@ from fluoroscope.core import errors
 from fluoroscope.core.errors import ConfigError, RunError, UserError
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.tensors import State, read_state, write_state
-from fluoroscope.studies.plugin.training import TrainedPlug
+
+ResultT = TypeVar("ResultT")
 
 LOG = "shared_training.log"
-_PROCESS = "fluoroscope.studies.plugin.sharing_process"
+_PROCESS = "fluoroscope.models.training.sharing_process"
 _POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _END_S = 5.0
 """How long processes may take to end when nothing more is asked of them."""
 
 
-class SharedTrainer:
+class SharedTrainer(Generic[ResultT]):
     """`devices`, one for each process: all `cpu`, or GPUs that differ.
 
-    `arguments` are JSON. `folder` holds their log, and states on their way between processes;
-    `threads` is of each process. An error of one is raised here as the `UserError` it was.
+    `arguments` are JSON; `result` is the tuple that a trainer's `result` gives. `folder` holds
+    their log, and states on their way between processes; `threads` is of each process. An error of
+    one is raised here as the `UserError` it was.
     """
 
     def __init__(
@@ -53,11 +55,12 @@ class SharedTrainer:
         arguments: Mapping[str, Any],  # Any: JSON values.
         devices: Sequence[str],
         folder: Path,
+        result: Callable[..., ResultT],
         *,
         threads: int = 1,
     ) -> None:
         _check_devices(devices)
-        self._folder = folder.resolve()
+        self._folder, self._result = folder.resolve(), result
         self._folder.mkdir(parents=True, exist_ok=True)
         meeting = self._folder / f"meeting-{secrets.token_hex(8)}"
         begin = {
@@ -78,7 +81,7 @@ class SharedTrainer:
             meeting.unlink(missing_ok=True)
 
     def advance(self, iteration: int, sink: Sink = SILENT) -> None:
-        """As PlugTrainer does, in all processes."""
+        """As the trainer does, in all processes."""
         for what, *values in self._ask("advance", iteration=iteration):
             if what == "metrics":
                 sink.metrics(values[0], values[1])
@@ -94,8 +97,8 @@ class SharedTrainer:
         self._ask("load", path=str(path))
         path.unlink()
 
-    def result(self) -> TrainedPlug:
-        return TrainedPlug(**self._fetched("result"))
+    def result(self) -> ResultT:
+        return self._result(**self._fetched("result"))
 
     def close(self) -> None:
         self._end()

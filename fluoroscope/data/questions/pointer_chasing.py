@@ -1,0 +1,174 @@
+"""Pointer chasing: every node points to one; where does a walk of `depth` hops end?
+
+The task whose depth is known exactly: a hop is a step, and what a reasoner holds after step `t`
+can be compared with the node after hop `t`. A text that says its depth by words says `stop` from
+there on, so that texts of all depths are as long and no place in a text is new to the test side.
+
+`IN_TEXT` (pointer_text): each question has a graph of its own, told in the text edge by edge in a
+random order; no two sides share a graph. `FIXED` (pointer_fixed): one graph, drawn by the seed,
+which the text does not tell and the weights must hold. There are only `n_nodes` questions of each
+depth. Those of depth 1 are the graph itself and are all trained on; of each other depth a quarter
+are tested on and an eighth validated on, and of depths beyond training a quarter are tested on. So
+test and validation begin at depth 2, and training questions are repeated until there are `n_train`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import factorial
+
+import numpy as np
+
+from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.seeding import stream
+from fluoroscope.data.corpus_config import SPLITS, Split
+from fluoroscope.data.questions.generated_config import PointerConfig
+from fluoroscope.data.questions.made import DrawnSet, MadeDraft, MadeSet, depths_of
+from fluoroscope.data.questions.question import Question
+
+_HOP, _STOP = "next", "stop"
+_TEST_PART, _VALIDATION_PART = 4, 8
+
+
+def node(place: int) -> str:
+    return f"n{place}"
+
+
+def draw_graph(kind: str, n: int, luck: np.random.Generator) -> list[int]:
+    """Where each node points, of a kind of `PointerConfig.graph`."""
+    if kind == "function":
+        return luck.integers(n, size=n).tolist()
+    order = luck.permutation(n).tolist()
+    if kind == "permutation":
+        return order
+    points_to = [0] * n
+    for one, following in pairwise([*order, order[0]]):
+        points_to[one] = following
+    return points_to
+
+
+def walk(points_to: Sequence[int], start: int, depth: int) -> list[int]:
+    """The node after each hop."""
+    found, at = [], start
+    for _ in range(depth):
+        at = points_to[at]
+        found.append(at)
+    return found
+
+
+def asked(config: PointerConfig, start: int, depth: int) -> str:
+    match config.says_depth:
+        case "repeated":
+            said = " ".join([_HOP] * depth + [_STOP] * (config.test_depth - depth))
+        case "number":
+            said = f"{_HOP} {depth}"
+        case "not":
+            said = _HOP
+    return f"from {node(start)} {said}"
+
+
+class PointerSet(MadeSet):
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return tuple(map(node, range(self.config.n_nodes)))
+
+    @property
+    def config(self) -> PointerConfig:
+        return self.generated.pointer
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointersInText(PointerSet, DrawnSet):
+    @property
+    def says_depth(self) -> bool:
+        return self.config.says_depth != "not"
+
+    def depths(self, split: Split) -> Sequence[int]:
+        return depths_of(self.config, split)
+
+    def draft(self, luck: np.random.Generator, depth: int, number: int) -> MadeDraft | None:
+        n = self.config.n_nodes
+        points_to = draw_graph(self.config.graph, n, luck)
+        order, starts = luck.permutation(n).tolist(), luck.permutation(n).tolist()
+        start = next((s for s in starts if walk(points_to, s, depth)[-1] == number % n), None)
+        if start is None:
+            return None
+        edges = " ; ".join(f"{node(one)} > {node(points_to[one])}" for one in order)
+        hops = tuple(map(node, walk(points_to, start, depth)))
+        source = f"follow: {edges} . {asked(self.config, start, depth)}"
+        return MadeDraft(str(points_to), node(start), source, hops)
+
+    def item_space(self) -> int:
+        """Graphs, starts and depths, whichever order edges are told in."""
+        n = self.config.n_nodes
+        match self.config.graph:
+            case "cycle":
+                n_graphs = factorial(n - 1)
+            case "permutation":
+                n_graphs = factorial(n)
+            case "function":
+                n_graphs = n**n
+        return n_graphs * n * self.config.test_depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedPointers(PointerSet):
+    def depths(self, split: Split) -> Sequence[int]:
+        return depths_of(self.config, split, first=1 if split == "train" else 2)
+
+    def questions(self, seed: int) -> Iterator[Question]:
+        config = self.config
+        if config.train_depth < 2:
+            raise ConfigError(
+                f"{self.name} holds questions of depth 2 and more back from training; "
+                f"train_depth must be 2 at least, got {config.train_depth}."
+            )
+        points_to = draw_graph(config.graph, config.n_nodes, stream(seed, self.name, "graph"))
+        for split in SPLITS:
+            for depth in self.depths(split):
+                starts = self._starts(seed, split, depth)
+                for number in range(self._n(split)):
+                    copy, place = divmod(number, len(starts))
+                    start = starts[place]
+                    draft = MadeDraft(
+                        group=f"{start} {depth}",
+                        asks=node(start),
+                        source=f"follow: {asked(config, start, depth)}",
+                        hops=tuple(map(node, walk(points_to, start, depth))),
+                    )
+                    says_depth = config.says_depth != "not"
+                    yield self.made(draft, split, depth, copy + 1, says_depth)
+
+    def item_space(self) -> int:
+        return self.config.n_nodes * self.config.test_depth
+
+    def notes(self) -> tuple[str, ...]:
+        n, deepest = self.config.n_nodes, self.config.test_depth
+        return (
+            f"There are {self.item_space():,} different questions of this graph ({n} starts, depths"
+            f" 1 to {deepest}): all of depth 1 are trained on, and of each depth from 2 on "
+            f"{self._n('test')} are tested on and up to the trained depth {self._n('validation')} "
+            "validated on; those of training are repeated",
+        )
+
+    def _n(self, split: Split) -> int:
+        """Of each depth; what is judged by is not repeated."""
+        held = {"test": _TEST_PART, "validation": _VALIDATION_PART}
+        if split not in held:
+            return self.n_each(split)
+        return min(max(1, self.config.n_nodes // held[split]), self.n_each(split))
+
+    def _starts(self, seed: int, split: Split, depth: int) -> list[int]:
+        """Of the questions of a depth that a side has, whichever sizes are asked for."""
+        n = self.config.n_nodes
+        order = stream(seed, self.name, "sides", depth).permutation(n).tolist()
+        n_test, n_validation = max(1, n // _TEST_PART), max(1, n // _VALIDATION_PART)
+        if split == "test":
+            return order[:n_test]
+        if split == "validation":
+            return order[n_test : n_test + n_validation]
+        return order if depth == 1 else order[n_test + n_validation :]
+
+
+IN_TEXT = PointersInText(name="pointer_text")
+FIXED = FixedPointers(name="pointer_fixed")

@@ -1,0 +1,1 @@
+"""What every training of ours needs of accelerate: half precision, several processes, rates."""

@@ -1,0 +1,1 @@
+"""What a run of the connection study does, step by step."""

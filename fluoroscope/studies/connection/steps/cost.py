@@ -1,0 +1,76 @@
+"""What trainings cost, known before anything is read: each is run once without values."""
+
+from collections.abc import Sequence
+
+from fluoroscope.data.questions.tokenizer_config import TRAINED
+from fluoroscope.runs.step import Cost
+from fluoroscope.studies.connection.config import ConnectionConfig
+from fluoroscope.studies.connection.dry_run import Way, Workload
+from fluoroscope.studies.connection.made_arms import made_arm
+from fluoroscope.studies.connection.network.network_config import NetworkConfig
+from fluoroscope.studies.connection.planner import PROCESS_BYTES, Training, plan_training
+from fluoroscope.studies.connection.sizes import questions_of, tokens_of
+
+_STEP_S = 0.02
+_ANSWER_TOKENS = 4
+_T5_WORDS = 32_000
+
+
+Arms = Sequence[tuple[str, NetworkConfig]]
+"""A name of `arms`, and the network that it is made of."""
+
+
+def training_cost(config: ConnectionConfig, arms: Sequence[str], sets: Sequence[str]) -> Cost:
+    """As `arms_cost`, of arms of the settings' network."""
+    return arms_cost(config, [(arm, config.network) for arm in dict.fromkeys(arms)], sets)
+
+
+def arms_cost(config: ConnectionConfig, arms: Arms, sets: Sequence[str]) -> Cost:
+    """Of each arm on each set with each seed; an upper bound, as training may end early."""
+    training, costs = config.training, []
+    way = Training(Way(config.precision, training.checkpoints_steps))
+    for name in sets:
+        n = questions_of(name, config.data)
+        tokens = tokens_of(name, config.network.max_source)
+        longest = min(_ANSWER_TOKENS, config.network.max_target)
+        work = Workload(training.batch_size, tokens, longest)
+        steps = training.max_epochs * -(-n["train"] // training.batch_size)
+        between = (training.eval_every or steps) * training.accumulation
+        looks = training.max_epochs + steps // between
+        answered = (looks * n["validation"] + n["validation"] + n["test"]) / training.batch_size
+        for kind, network in arms:
+            made = made_arm(kind, network, words_of(config), training.batch_size).config
+            plan = plan_training(made, work, way)
+            parameters = plan.parameters.total
+            flops = steps * plan.training_flops + answered * plan.forward_flops
+            costs.append(
+                Cost(
+                    flops=flops,
+                    bytes_moved=steps / training.accumulation * 20.0 * parameters,
+                    overhead_s=_STEP_S * (steps + answered),
+                    memory_bytes=plan.needs.total - PROCESS_BYTES,
+                    disk_bytes=8.0 * parameters + 200.0 * (n["validation"] + n["test"]),
+                )
+            )
+    return _together(costs, config)
+
+
+def words_of(config: ConnectionConfig) -> int:
+    """Tokens of the vocabulary at most."""
+    tokenizer = config.data.tokenizer
+    return tokenizer.vocab_size if tokenizer.source == TRAINED else _T5_WORDS
+
+
+def _together(costs: Sequence[Cost], config: ConnectionConfig) -> Cost:
+    seeds, is_half = config.seeds, config.precision != "float32"
+    flops = seeds * sum(one.flops for one in costs)
+    return Cost(
+        flops=0.0 if is_half else flops,
+        half_flops=flops if is_half else 0.0,
+        bytes_moved=seeds * sum(one.bytes_moved for one in costs),
+        overhead_s=seeds * sum(one.overhead_s for one in costs),
+        memory_bytes=max((one.memory_bytes for one in costs), default=0.0),
+        disk_bytes=seeds * sum(one.disk_bytes for one in costs),
+        parallel=seeds * len(costs),
+        note=f"{seeds * len(costs)} trainings",
+    )

@@ -1,0 +1,100 @@
+"""The plan's configuration files and its command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fluoroscope.core.errors import ConfigError
+from fluoroscope.studies.connection.seed_config import REASONS, TAKEN, translate
+from fluoroscope.studies.settings import study_spec
+
+SCRIPTS = Path(__file__).parents[3] / "scripts" / "connection"
+CONFIGS = sorted((SCRIPTS / "configs").glob("*.yaml"))
+
+
+def spec_of(file: Path, *words: str):
+    said = []
+    return study_spec("connection", None, file, words, said.append), said
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_file_of_the_plan_is_read_and_each_key_is_answered_for(file):
+    spec, said = spec_of(file)
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert len(said) == len(given)
+    assert spec.network.n_slots == given["num_slots"]
+    assert spec.training.optimiser.floor == 0.1
+    assert (spec.training.optimiser.schedule, spec.training.patience) == ("cosine", 5)
+
+
+def test_the_plans_phases_are_all_there():
+    names = {file.stem for file in CONFIGS}
+    assert {f"nd_{n}_256" for n in (64, 128, 256, 512)} <= names
+    assert {f"rank_{rank}" for rank in (8, 16, 32, 64)} <= names
+    assert {"linear_baseline", "bilinear_base", "bilinear_large", "final_best"} <= names
+    linear, _ = spec_of(SCRIPTS / "configs" / "linear_baseline.yaml")
+    assert (linear.network.connection.name, linear.network.n_slots) == ("linear_slot", 256)
+    large, _ = spec_of(SCRIPTS / "configs" / "bilinear_large.yaml")
+    assert (large.network.d_model, large.network.connection.rank) == (512, 64)
+    assert large.training.batch_size * large.training.accumulation == 64
+
+
+def test_groups_of_the_plan_are_taken_apart():
+    given = {
+        "base_config": {"d_model": 64, "num_slots": 32},
+        "optimization_config": {"bf16": True, "fp16": False, "num_workers": 4},
+        "training_config": {"learning_rate": 1e-3, "scheduler": "linear_warmup_cosine"},
+        "fixed_steps": 4,
+        "dataset": "GSM8K",
+    }
+    ours, said = translate(given)
+    assert ours["network"] == {
+        "d_model": 64,
+        "n_slots": 32,
+        "max_steps": 4,
+        "halting": {"name": "fixed"},
+    }
+    assert ours["training"]["precision"] == "bfloat16"
+    assert ours["data"] == {"sets": ["GSM8K"]}
+    assert any("num_workers has no effect" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"num_slot": 3, "d_model": 8}, "Did you mean 'num_slots'"),
+        ({"base_config": {"d_model": 8}, "d_model": 16}, "given twice"),
+        ({"scheduler": "cyclic"}, "one of linear_warmup_cosine"),
+        ({"decoder_layers": 6, "d_model": 8}, "no key 'decoder_layers'"),
+    ],
+)
+def test_keys_of_nobody_are_refused(given, words):
+    with pytest.raises(ConfigError, match=words):
+        translate(given)
+
+
+def test_every_key_of_the_plan_is_either_taken_or_answered():
+    assert not TAKEN.keys() & REASONS.keys()
+    ours = {"network": {"d_model": 8}, "seeds": 1}
+    assert translate(ours) == (ours, ())
+
+
+def dry(*words: str) -> str:
+    environment = {**os.environ, "DRY_RUN": "1"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=SCRIPTS, env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_the_plans_command_is_a_run_of_the_study():
+    words = ("train.py", "--config", "configs/nd_128_256.yaml", "--dataset", "LogiQA", "seeds=3")
+    assert dry(*words) == (
+        "fluoro run connection --config configs/nd_128_256.yaml 'arms=[slots]' seeds=1 "
+        "'data.sets=[LogiQA]' seeds=3"
+    )

@@ -1,0 +1,196 @@
+"""A training goes on bit for bit, whoever shares it, and no text is left out of it."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from training_toys import TOKENIZER, questions, toy_network, toy_reasoner_trainer, toy_settings
+
+from fluoroscope.core.errors import ConfigError, DoesNotFitError, NumericsError
+from fluoroscope.core.sink import Sink
+from fluoroscope.core.tensors import read_state, write_state
+from fluoroscope.models.training.acceleration import Acceleration
+from fluoroscope.studies.connection import training
+from fluoroscope.studies.connection.evaluating import answer_all
+from fluoroscope.studies.connection.network.network_config import HaltingConfig
+from fluoroscope.studies.connection.training_config import PricesConfig, ThinkingConfig
+
+
+class Said(Sink):
+    def __init__(self):
+        self.texts = []
+
+    def message(self, text):
+        self.texts.append(text)
+
+
+def exact_network():
+    """Adam makes much of rounding where a gradient is near 0, so sums are compared in float64."""
+    return toy_network(dropout=0).double()
+
+
+def same(one, other):
+    assert one.curve == other.curve
+    assert all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
+
+
+def close(one, other, atol=1e-5):
+    for name in one.tensors:
+        torch.testing.assert_close(one.tensors[name], other.tensors[name], rtol=0, atol=atol)
+
+
+def test_walks_are_learnt():
+    settings = toy_settings({"steps": "by_depth"}, max_epochs=12)
+    trained = toy_reasoner_trainer(settings, toy_network(dropout=0), n=60).train()
+    assert trained.curve[0]["validation_accuracy"] < 0.7
+    assert trained.curve[-1]["validation_accuracy"] > 0.85
+    assert trained.curve[-1]["validation_steps"] > 2
+
+
+@pytest.mark.parametrize("thinking", [{"steps": "sampled"}, {"steps": "by_depth"}])
+def test_put_down_after_any_step_it_goes_on_bit_for_bit(thinking, tmp_path):
+    settings = toy_settings({**thinking, "supervised": "every"}, eval_every=2)
+    whole = toy_reasoner_trainer(settings).train()
+    for stop in (1, 2, 4):
+        first = toy_reasoner_trainer(settings)
+        for step in range(stop):
+            first.advance(step)
+        write_state(tmp_path / "state", first.state())
+        second = toy_reasoner_trainer(settings, network=toy_network(seed=9))
+        second.load(read_state(tmp_path / "state"))
+        same(second.train(), whole)
+
+
+def test_parts_of_a_step_add_up_to_it():
+    whole, parts = (
+        toy_reasoner_trainer(toy_settings(batch_size=size, accumulation=n), exact_network())
+        for size, n in ((8, 1), (2, 4))
+    )
+    close(parts.train(), whole.train())
+
+
+class Threaded(Acceleration):
+    """Processes that are threads: their sums are made in a list."""
+
+    def join(self, rank, shared, barrier):
+        self.n_processes, self.rank = len(shared), rank
+        self._shared, self._barrier = shared, barrier
+
+    def total(self, values):
+        self._shared[self.rank] = values.clone()
+        self._barrier.wait()
+        total = torch.stack(self._shared).sum(dim=0)
+        self._barrier.wait()
+        return total
+
+
+def test_processes_that_share_a_training_do_what_one_does():
+    settings = toy_settings({"steps": "halting"})
+    wanted = toy_reasoner_trainer(settings, exact_network(), n=17).train()
+    shared, barrier, found = [None] * 2, threading.Barrier(2), {}
+    trainers = [toy_reasoner_trainer(settings, exact_network(), n=17) for _ in range(2)]
+    for rank, trainer in enumerate(trainers):
+        trainer._mates = Threaded("float32", "cpu")
+        trainer._mates.join(rank, shared, barrier)
+
+    def work(rank):
+        try:
+            found[rank] = trainers[rank].train()
+        except BaseException:
+            barrier.abort()
+            raise
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2
+    same(found[0], found[1])
+    close(found[0], wanted)
+
+
+def test_a_step_that_does_not_fit_is_read_in_parts_and_leaves_nothing_out(monkeypatch):
+    cost_of, seen = training.cost_of, []
+
+    def only_small(reasoner, asked, *args, **kwargs):
+        if len(asked.texts.ids) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        seen.append(len(asked.texts.ids))
+        return cost_of(reasoner, asked, *args, **kwargs)
+
+    wanted = toy_reasoner_trainer(network=exact_network()).train()
+    monkeypatch.setattr(training, "cost_of", only_small)
+    trainer, said = toy_reasoner_trainer(network=exact_network()), Said()
+    found = trainer.train(said)
+    assert found.n_parts == 4
+    # Two epochs of twenty, and nothing beside.
+    assert sum(seen) == 2 * 20
+    assert any("None is left out" in text for text in said.texts)
+    close(found, wanted)
+
+    monkeypatch.setattr(training, "cost_of", lambda *_, **__: (_ for _ in ()).throw(
+        torch.OutOfMemoryError("CUDA out of memory")))  # fmt: skip
+    with pytest.raises(DoesNotFitError, match="smaller batch_size"):
+        toy_reasoner_trainer().train()
+
+
+def test_a_loss_that_is_no_number_ends_it_with_what_to_do():
+    with pytest.raises(NumericsError, match="smaller learning_rate"):
+        toy_reasoner_trainer(toy_settings(rate=1e30)).train()
+
+
+@pytest.mark.parametrize(
+    ("thinking", "words"),
+    [({"steps": "by_depth"}, "how many hops"), ({"supervised": "hops"}, "after each hop")],
+)
+def test_hops_are_asked_of_questions_that_have_them(thinking, words):
+    with pytest.raises(ConfigError, match=words):
+        toy_reasoner_trainer(toy_settings(thinking), says_hops=False).train()
+
+
+def test_supervised_hop_by_hop_the_states_on_the_way_answer_too():
+    settings = toy_settings({"steps": "by_depth", "supervised": "hops"}, max_epochs=10)
+    trainer = toy_reasoner_trainer(settings, toy_network(dropout=0), n=60)
+    trainer.train()
+    asked = questions(60).ask(np.arange(60), "cpu", with_hops=True)
+    network = trainer.reasoner.eval()
+    thought = network.think(asked.texts.ids, asked.texts.mask, 2 * asked.depths)
+    logits = network.logits(thought, asked.hops[0].target_in, after=2)
+    assert (logits.argmax(-1) == asked.hops[0].labels)[:, 0].float().mean() > 0.9
+
+
+def test_it_ends_early_where_nothing_gets_better_and_keeps_the_best_look():
+    settings = toy_settings(rate=1e-12, max_epochs=9, patience=2)
+    trained = toy_reasoner_trainer(settings).train()
+    assert (len(trained.curve), trained.best_step) == (3, trained.curve[0]["step"])
+    assert [row["is_stopped_early"] for row in trained.curve] == [False, False, True]
+
+
+def test_a_head_that_learns_to_stop_is_paid_and_its_price_is_reported():
+    network = toy_network(halting=HaltingConfig(name="learned"))
+    settings = toy_settings({"steps": "halting"}, prices=PricesConfig(steps=0.1))
+    trained = toy_reasoner_trainer(settings, network).train()
+    row = trained.curve[-1]
+    assert 0 < row["train_expected_steps"] <= 3
+    assert row["train_halting"] > 0
+
+
+def test_answers_do_not_depend_on_batches_and_exact_ones_are_whole():
+    network, side = toy_network(), questions(13)
+    found = [
+        answer_all(network, side, ThinkingConfig(), batch_size=size, max_tokens=3,
+                   eos_id=TOKENIZER.eos_id, device="cpu")
+        for size in (1, 4, 13)
+    ]  # fmt: skip
+    for one in found[1:]:
+        assert (one.ids == found[0].ids).all()
+        np.testing.assert_allclose(one.losses, found[0].losses, atol=1e-6)
+    wanted = side.ask(np.arange(13), "cpu").texts.labels.numpy()
+    width = wanted.shape[1]
+    is_exact = [
+        said[:width].tolist() == [max(label, 0) for label in labels] and not said[width:].any()
+        for said, labels in zip(found[0].ids, wanted, strict=True)
+    ]
+    assert found[0].is_exact.tolist() == is_exact
