@@ -8,8 +8,8 @@ there on, so that texts of all depths are as long and no place in a text is new 
 random order; no two sides share a graph. `FIXED` (pointer_fixed): one graph, drawn by the seed,
 which the text does not tell and the weights must hold. There are only `n_nodes` questions of each
 depth. Those of depth 1 are the graph itself and are all trained on; of each other depth a quarter
-are tested on and an eighth validated on, and of depths beyond training a quarter are tested on. So
-test and validation begin at depth 2, and training questions are repeated until there are `n_train`.
+are tested on and an eighth validated on, and of depths beyond training all are tested on. So test
+and validation begin at depth 2, and training questions are repeated until there are `n_train`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -127,7 +127,9 @@ class FixedPointers(PointerSet):
         for split in SPLITS:
             for depth in self.depths(split):
                 starts = self._starts(seed, split, depth)
-                for number in range(self._n(split)):
+                # What is judged by is not repeated.
+                n = self.n_each(split)
+                for number in range(n if split == "train" else min(n, len(starts))):
                     copy, place = divmod(number, len(starts))
                     start = starts[place]
                     draft = MadeDraft(
@@ -143,28 +145,26 @@ class FixedPointers(PointerSet):
         return self.config.n_nodes * self.config.test_depth
 
     def notes(self) -> tuple[str, ...]:
-        n, deepest = self.config.n_nodes, self.config.test_depth
+        n, deepest, trained = self.config.n_nodes, self.config.test_depth, self.config.train_depth
+        n_test, n_validation = self._n_held()
         return (
             f"There are {self.item_space():,} different questions of this graph ({n} starts, depths"
-            f" 1 to {deepest}): all of depth 1 are trained on, and of each depth from 2 on "
-            f"{self._n('test')} are tested on and up to the trained depth {self._n('validation')} "
-            "validated on; those of training are repeated",
+            f" 1 to {deepest}): all of depth 1 are trained on, and of each depth from 2 to "
+            f"{trained} {n_test} are tested on and {n_validation} validated on; of deeper ones all "
+            "are tested on; those of training are repeated",
         )
 
-    def _n(self, split: Split) -> int:
-        """Of each depth; what is judged by is not repeated."""
-        held = {"test": _TEST_PART, "validation": _VALIDATION_PART}
-        if split not in held:
-            return self.n_each(split)
-        return min(max(1, self.config.n_nodes // held[split]), self.n_each(split))
+    def _n_held(self) -> tuple[int, int]:
+        """Held back for test and validation, of a depth that is trained."""
+        n = self.config.n_nodes
+        return max(1, n // _TEST_PART), max(1, n // _VALIDATION_PART)
 
     def _starts(self, seed: int, split: Split, depth: int) -> list[int]:
         """Of the questions of a depth that a side has, whichever sizes are asked for."""
-        n = self.config.n_nodes
-        order = stream(seed, self.name, "sides", depth).permutation(n).tolist()
-        n_test, n_validation = max(1, n // _TEST_PART), max(1, n // _VALIDATION_PART)
+        order = stream(seed, self.name, "sides", depth).permutation(self.config.n_nodes).tolist()
+        n_test, n_validation = self._n_held()
         if split == "test":
-            return order[:n_test]
+            return order[:n_test] if depth <= self.config.train_depth else order
         if split == "validation":
             return order[n_test : n_test + n_validation]
         return order if depth == 1 else order[n_test + n_validation :]

@@ -1,7 +1,6 @@
 """The reasoner of an arm, once the tokenizer's vocabulary is known."""
 
 from dataclasses import dataclass
-from functools import cache
 
 from fluoroscope.studies.connection.arms import is_slots, slot_arm
 from fluoroscope.studies.connection.baselines.matching import Match, match_flops, match_parameters
@@ -19,11 +18,20 @@ class MadeArm:
     """How near it comes to the slot network; None of one that is not matched."""
 
 
-@cache
+_MADE: dict[tuple[str, str, int, int], MadeArm] = {}
+
+
 def made_arm(name: str, network: NetworkConfig, vocab_size: int, batch_size: int) -> MadeArm:
     """`network` is that of the settings; operations are matched on batches of its longest texts.
     Matched once in each process, which takes seconds.
     """
+    asked = (name, network.model_dump_json(), vocab_size, batch_size)
+    if asked not in _MADE:
+        _MADE[asked] = _made(name, network, vocab_size, batch_size)
+    return _MADE[asked]
+
+
+def _made(name: str, network: NetworkConfig, vocab_size: int, batch_size: int) -> MadeArm:
     work = Workload(batch_size, network.max_source, min(_ANSWER_TOKENS, network.max_target))
     known = network.model_copy(update={"vocab_size": vocab_size})
     if is_slots(name):

@@ -143,7 +143,8 @@ def _bars(rows: list[Row]) -> Chart:
     for name in dict.fromkeys(row["data_set"] for row in rows):
         own = [row for row in rows if row["data_set"] == name]
         parts = ([row[key] for row in own] for key in ("accuracy", "accuracy_low", "accuracy_high"))
-        panels[name] = [Bars("accuracy", [row["arm"] for row in own], *parts)]
+        values, lows, highs = parts
+        panels[name] = [Bars("accuracy", [row["arm"] for row in own], values, lows, highs)]
     return Chart.grid(panels, y="test accuracy", columns=2)
 
 

@@ -1,13 +1,13 @@
 """The four phases of the plan, each of which hands its winner to the next; free of torch."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from fluoroscope.core.config import Config
 
 Phase = Literal["phase1", "phase2", "phase3", "phase4", "final"]
-PHASES: tuple[Phase, ...] = get_args(Phase)
+PHASES: tuple[Phase, ...] = ("phase1", "phase2", "phase3", "phase4", "final")
 
 
 class SweepConfig(Config):

@@ -82,6 +82,11 @@ def _resolved(spec: PluginSpec) -> PluginConfig:
         source = encoder_source(spec.model.source)
         shape = ModelShape.of(source, spec.model.revision)
     kind = find_family(shape.family, source).kind
+    if kind == "encoder-decoder":
+        raise ConfigError(
+            f"model.source={spec.model.source} is of the family {shape.family}, which reads a text "
+            "and writes another; a layer is plugged into an encoder or a decoder."
+        )
     if kind == "decoder" and spec.model.pooling == "cls":
         raise ConfigError(
             f"model.pooling=cls takes the first token of a text, and in {spec.model.source}, a "

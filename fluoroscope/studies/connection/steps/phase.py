@@ -37,7 +37,8 @@ _ANSWER_TOKENS = 8
 
 class PhaseStep(LoopStep):
     def __init__(self, config: ConnectionConfig, phase: Phase) -> None:
-        self.config, self.phase, self.name = config, phase, phase
+        self.config, self.name = config, phase
+        self.phase: Phase = phase
         self.before = PHASES[: PHASES.index(phase)]
         self.inputs = (QUESTIONS, *self.before)
 

@@ -82,7 +82,7 @@ class QuestionsStep(MapStep):
         tokenizer = text_tokenizer(config.tokenizer, train, is_made=is_made)
         if config.tokenizer.source == TRAINED:
             tokenizer.save(folder / TOKENIZER)
-        sides = {
+        sides: dict[Split, EncodedQuestions] = {
             side: _encoded(
                 self.config, [one for one in items if one.split == side], tokenizer, folder
             )
