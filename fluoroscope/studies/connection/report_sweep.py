@@ -30,7 +30,7 @@ Row = dict[str, Any]  # Any: values of a table.
 def write_sweep_report(run: Run, config: ConnectionConfig, sink: Sink) -> None:
     """Of the phases that are done."""
     done: list[Phase] = [phase for phase in PHASES if (run.step_folder(phase) / WINNER).exists()]
-    found = {phase: _phase(run, config, phase) for phase in done}
+    found: dict[Phase, Findings] = {phase: _phase(run, config, phase) for phase in done}
     winners = {
         f"{phase}, winner": read_json(run.step_folder(phase) / WINNER)["arm"] for phase in done
     }
