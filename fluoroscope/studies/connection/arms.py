@@ -75,6 +75,7 @@ def as_planned(network: NetworkConfig) -> NetworkConfig:
             "connection": network.connection.model_copy(update=bilinear),
             "routing": RoutingConfig(),
             "halting": HaltingConfig(),
+            "noise": 0.0,
             "output": network.output.model_copy(
                 update={"name": "slots_to_sequence", "reads_tokens": False}
             ),

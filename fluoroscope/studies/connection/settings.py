@@ -1,8 +1,8 @@
 """What a user may set of the connection study; this module is free of torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
 from fluoroscope.core.config import Config
 from fluoroscope.data.questions.generated_config import GeneratedConfig
@@ -81,3 +81,12 @@ class ConnectionSettings(Config):
     wandb: bool = False
     """Whether curves and scores are written for Weights & Biases too, offline unless
     $WANDB_MODE=online; events.jsonl has them always."""
+
+    @model_validator(mode="after")
+    def _it_thinks(self) -> Self:
+        if self.network.max_steps == 0:
+            raise ValueError(
+                "network.max_steps must be 1 at least, got 0; a network that does not think at "
+                "all is the arm steps_0, beside one that does."
+            )
+        return self

@@ -1,5 +1,6 @@
 """The network is the plan's formulas, in both of its generations, and learns."""
 
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -9,6 +10,7 @@ from tiny_reasoners import (
     SIZES,
     some_answers,
     some_texts,
+    tiny_baseline,
     tiny_config,
     tiny_network,
 )
@@ -17,6 +19,7 @@ from torch.nn import functional
 from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, ModelError
 from fluoroscope.core.seeding import torch_stream
+from fluoroscope.studies.connection.baselines.baseline_config import LoopedConfig
 from fluoroscope.studies.connection.network.decoding import answer
 from fluoroscope.studies.connection.network.halting import HALTING
 from fluoroscope.studies.connection.network.losses import answer_loss, is_right
@@ -91,8 +94,9 @@ def test_the_plans_output_looks_from_every_place_at_the_slots_and_goes_on_behind
 
 
 @torch.no_grad()
-def test_a_gated_step_is_its_formula():
-    network = tiny_network(step="gated").double()
+@pytest.mark.parametrize("recalls", [True, False])
+def test_a_gated_step_is_its_formula(recalls):
+    network = tiny_network(step="gated", recalls=recalls).double()
     ids, mask = some_texts()
     before, after = network.think(ids, mask, 2).states[1:]
     first, step = network.think(ids, mask, 0).states[0], network.step
@@ -103,8 +107,23 @@ def test_a_gated_step_is_its_formula():
     heard = network.connection.operator()(norm(before))
     gate = step.gate(torch.cat([norm(before), heard], dim=-1)).sigmoid()
     mixed = before + gate * heard
-    expected = norm(mixed + step.hidden(norm(mixed)) + norm(first))
+    expected = norm(mixed + step.hidden(norm(mixed)) + recalls * norm(first))
     torch.testing.assert_close(after, expected, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [tiny_network, partial(tiny_baseline, LoopedConfig)])
+def test_noise_is_of_the_size_asked_for_and_only_in_training(make):
+    reasoner = make(noise=0.1, max_steps=1, dropout=0.0)
+    ids, mask = some_texts()
+    quiet = reasoner.think(ids, mask).states
+    assert torch.equal(reasoner.think(ids, mask).states[1], quiet[1])
+    torch.manual_seed(0)
+    first, after = reasoner.train().think(ids, mask).states
+    assert torch.equal(first, quiet[0])
+    added = (after - quiet[1])[mask] if after.shape[1] == mask.shape[1] else after - quiet[1]
+    size = quiet[1].square().mean().sqrt()
+    assert 0.07 < added.square().mean().sqrt() / size < 0.13
 
 
 @torch.no_grad()
@@ -162,7 +181,9 @@ def test_the_second_generation_has_as_many_weights_as_was_published(steps, count
     assert sum(weight.numel() for weight in network.parameters()) == count
 
 
-@pytest.mark.parametrize("form", [*FORMS, {"routing": {"every_step": True}, "step": "gated"}])
+@pytest.mark.parametrize(
+    "form", [*FORMS, {"routing": {"every_step": True}, "step": "gated"}, {"noise": 0.5}]
+)
 def test_steps_done_twice_for_less_memory_have_the_same_gradients(form):
     gradients = []
     for is_checkpointed in (False, True):

@@ -14,7 +14,7 @@ from fluoroscope.studies.connection.baselines.baseline_config import (
     PerceiverConfig,
 )
 from fluoroscope.studies.connection.network.answer_decoder import AnswerDecoder
-from fluoroscope.studies.connection.network.blocks import DecoderCache, EncoderBlock
+from fluoroscope.studies.connection.network.blocks import DecoderCache, EncoderBlock, noisy
 from fluoroscope.studies.connection.network.embedding import Embedding
 from fluoroscope.studies.connection.network.reasoner import (
     Ids,
@@ -87,7 +87,7 @@ class RepeatingReasoner(DecodedReasoner):
 
     def __init__(self, config: PerceiverConfig | LoopedConfig) -> None:
         super().__init__(config)
-        self.max_steps = config.max_steps
+        self.max_steps, self.noise = config.max_steps, config.noise
 
         self.checkpoints_steps = False
         """As in a slot network: steps are done a second time for gradients, to save memory."""
@@ -136,9 +136,13 @@ class RepeatingReasoner(DecodedReasoner):
         )
 
     def _one_step(self, states: States, text: Text, mask: Mask) -> States:
+        def step(states: States) -> States:
+            after = self.step(states, text, mask)
+            return noisy(after, self.noise) if self.training else after
+
         if self.checkpoints_steps and torch.is_grad_enabled():
-            return checkpoint(self.step, states, text, mask, use_reentrant=False)
-        return self.step(states, text, mask)
+            return checkpoint(step, states, use_reentrant=False)
+        return step(states)
 
 
 def encoder_blocks(config: BaselineConfig, n: int) -> list[EncoderBlock]:

@@ -120,6 +120,7 @@ def like(network: NetworkConfig, family: Family) -> BaselineConfig:
         "max_source": network.max_source,
         "max_target": network.max_target,
         "dropout": network.dropout,
+        "noise": network.noise,
         "pad_id": network.pad_id,
         "n_heads": output.n_heads,
         "n_decoder_layers": output.n_layers if output.name == "decoder" else 1,

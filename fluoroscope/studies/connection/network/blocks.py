@@ -147,3 +147,13 @@ class DecoderBlock(nn.Module):
     ) -> Tensor:
         x = x + self.dropout(self.memory(self.memory_norm(x), memory, memory_mask))
         return x + self.dropout(self.hidden(self.hidden_norm(x)))
+
+
+def noisy(x: Float[Tensor, "b k d"], noise: float) -> Float[Tensor, "b k d"]:
+    """With Gaussian noise of `noise` root mean squares of each vector, drawn of torch's generator;
+    what it is measured by gets no gradient.
+    """
+    if not noise:
+        return x
+    size = x.detach().float().square().mean(-1, keepdim=True).sqrt().to(x)
+    return x + noise * size * torch.randn_like(x)

@@ -5,7 +5,7 @@ The defaults are the `base_config` of the plan (seed 003), whose names for them 
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from fluoroscope.core.config import Config
 
@@ -97,6 +97,12 @@ class ReasonerConfig(Config):
     """Tokens of an answer."""
 
     dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    noise: NonNegativeFloat = 0.0
+    """In training, what is added at random to states after each step of thought: its standard
+    deviation in root mean squares of a state. What a state need not know is lost in it, so that a
+    step must go by what it finds, and not by what it was first given."""
+
     pad_id: NonNegativeInt = 0
 
     @model_validator(mode="after")
@@ -120,6 +126,9 @@ class NetworkConfig(ReasonerConfig):
     step: StepName = "relu_norm"
     """`relu_norm`: as in the plan, with a norm a step; `gated`: one step for all, which can be done
     more often than it was trained."""
+
+    recalls: bool = True
+    """`gated`: whether the first states come in again in every step."""
 
     connection: ConnectionConfig = ConnectionConfig()
     routing: RoutingConfig = RoutingConfig()

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fluoroscope.core.errors import ModelError
 from fluoroscope.core.seeding import derive_seed, torch_stream
-from fluoroscope.studies.connection.network.blocks import DecoderCache, EncoderBlock
+from fluoroscope.studies.connection.network.blocks import DecoderCache, EncoderBlock, noisy
 from fluoroscope.studies.connection.network.connections.base import make_connection
 from fluoroscope.studies.connection.network.embedding import FIRST_SPREAD, Embedding
 from fluoroscope.studies.connection.network.halting import HALTING
@@ -62,7 +62,7 @@ class SlotNetwork(Reasoner):
         for linear in (self.routing.query, self.routing.key, self.routing.value):
             draw(linear.weight)
         self.connection = make_connection(d_model, config.n_slots, config.connection)
-        self.step = STEPS.load(config.step)(d_model, config.max_steps, config.dropout)
+        self.step = STEPS.load(config.step)(config)
         self.halting = HALTING.load(config.halting.name)(d_model, config.halting)
         self.output = OUTPUTS.load(config.output.name)(config)
 
@@ -175,10 +175,13 @@ class SlotNetwork(Reasoner):
         """The routing of this step, where it reads again, and where it went."""
 
         def step(states: Tensor) -> tuple[Routed | None, Moved]:
-            if not self.routing.reads_every_step:
-                return None, self.step(states, first, hears, index)
-            routed = self.routing.again(states, reading)
-            return routed, self.step(routed.states, first, hears, index)
+            reads = self.routing.reads_every_step
+            routed = self.routing.again(states, reading) if reads else None
+            at = states if routed is None else routed.states
+            moved = self.step(at, first, hears, index)
+            if not self.training:
+                return routed, moved
+            return routed, moved._replace(states=noisy(moved.states, self.config.noise))
 
         if self.checkpoints_steps and torch.is_grad_enabled():
             routed, moved = checkpoint(step, states, use_reentrant=False)

@@ -1,6 +1,7 @@
 """What trainings cost, known before anything is read: each is run once without values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fluoroscope.data.questions.tokenizer_config import TRAINED
 from fluoroscope.runs.step import Cost
@@ -27,7 +28,7 @@ def training_cost(config: ConnectionConfig, arms: Sequence[str], sets: Sequence[
 
 def arms_cost(config: ConnectionConfig, arms: Arms, sets: Sequence[str]) -> Cost:
     """Of each arm on each set with each seed; an upper bound, as training may end early."""
-    training, costs = config.training, []
+    training, costs, states = config.training, [], dict[str, int]()
     way = Training(Way(config.precision, training.checkpoints_steps))
     for name in sets:
         n = questions_of(name, config.data)
@@ -41,7 +42,7 @@ def arms_cost(config: ConnectionConfig, arms: Arms, sets: Sequence[str]) -> Cost
         for kind, network in arms:
             made = made_arm(kind, network, words_of(config), training.batch_size).config
             plan = plan_training(made, work, way)
-            parameters = plan.parameters.total
+            parameters, states[kind] = plan.parameters.total, plan.needs.state
             flops = steps * plan.training_flops + answered * plan.forward_flops
             costs.append(
                 Cost(
@@ -52,7 +53,7 @@ def arms_cost(config: ConnectionConfig, arms: Arms, sets: Sequence[str]) -> Cost
                     disk_bytes=8.0 * parameters + 200.0 * (n["validation"] + n["test"]),
                 )
             )
-    return _together(costs, config)
+    return replace(_together(costs, config), note=_note(config.seeds * len(costs), states))
 
 
 def words_of(config: ConnectionConfig) -> int:
@@ -72,5 +73,12 @@ def _together(costs: Sequence[Cost], config: ConnectionConfig) -> Cost:
         memory_bytes=max((one.memory_bytes for one in costs), default=0.0),
         disk_bytes=seeds * sum(one.disk_bytes for one in costs),
         parallel=seeds * len(costs),
-        note=f"{seeds * len(costs)} trainings",
     )
+
+
+def _note(n: int, states: Mapping[str, int]) -> str:
+    """Of the largest what no smaller batch makes smaller."""
+    if not states:
+        return f"{n} trainings"
+    name, state = max(states.items(), key=lambda item: item[1])
+    return f"{n} trainings; weights and moments of {name}: {state / 2**30:.3g} GiB"

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluoroscope.studies.connection.network.network_config import NetworkConfig
+
 Hears = Callable[[Tensor], Tensor]
 """What each slot hears of the others: `[b, m, d]` to `[b, m, d]`, the same map in every step."""
 
@@ -21,13 +23,11 @@ class Moved(NamedTuple):
 
 
 class Step(nn.Module, ABC):
-    """Made of `(d_model, max_steps, dropout)`."""
-
     most: int | None
     """Steps that can be taken; None where the same step can be taken as often as one likes."""
 
     @abstractmethod
-    def __init__(self, d_model: int, max_steps: int, dropout: float) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.heard = nn.Identity()
         """What was heard goes through it as it is added to the states, for hooks."""

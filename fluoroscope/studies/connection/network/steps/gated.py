@@ -14,20 +14,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fluoroscope.studies.connection.network.blocks import FeedForward
+from fluoroscope.studies.connection.network.network_config import NetworkConfig
 from fluoroscope.studies.connection.network.steps.base import Hears, Moved, Step
 
 
 class Gated(Step):
-    """The gate reads a slot and what it hears, and has a value for each entry."""
+    """The gate reads a slot and what it hears, and has a value for each entry. Without
+    `config.recalls` nothing of `S_0` comes in again: what a walk has left behind may be forgotten.
+    """
 
-    def __init__(self, d_model: int, max_steps: int, dropout: float) -> None:
-        super().__init__(d_model, max_steps, dropout)
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        d_model = config.d_model
         self.most = None
         self.heard_norm, self.hidden_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
-        self.first_norm, self.norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
+        self.norm = nn.RMSNorm(d_model)
         self.gate = nn.Linear(2 * d_model, d_model)
-        self.hidden = FeedForward(d_model, 4 * d_model, dropout)
-        self.recall = nn.Parameter(torch.ones(d_model))
+        self.hidden = FeedForward(d_model, 4 * d_model, config.dropout)
+        if config.recalls:
+            self.first_norm = nn.RMSNorm(d_model)
+            self.recall = nn.Parameter(torch.ones(d_model))
+        self.recalls = config.recalls
 
     def forward(
         self,
@@ -42,4 +49,6 @@ class Gated(Step):
         update = self.heard(gate * heard)
         mixed = states + update
         thought = mixed + self.hidden(self.hidden_norm(mixed))
-        return Moved(self.norm(thought + self.recall * self.first_norm(first)), update)
+        if self.recalls:
+            thought = thought + self.recall * self.first_norm(first)
+        return Moved(self.norm(thought), update)

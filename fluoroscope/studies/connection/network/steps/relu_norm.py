@@ -9,14 +9,15 @@ all that is heard is negative.
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluoroscope.studies.connection.network.network_config import NetworkConfig
 from fluoroscope.studies.connection.network.steps.base import Hears, Moved, Step
 
 
 class ReluNorm(Step):
-    def __init__(self, d_model: int, max_steps: int, dropout: float) -> None:
-        super().__init__(d_model, max_steps, dropout)
-        self.most = max_steps
-        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(max_steps))
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.most = config.max_steps
+        self.norms = nn.ModuleList(nn.LayerNorm(config.d_model) for _ in range(self.most))
 
     def forward(
         self,
