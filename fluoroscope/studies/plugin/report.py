@@ -7,6 +7,7 @@ import polars as pl
 from fluoroscope.core.sink import Sink
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
+from fluoroscope.steps.wandb_runs import write_runs
 from fluoroscope.studies.plugin.config import PluginConfig
 from fluoroscope.studies.plugin.form import BASE
 from fluoroscope.studies.plugin.report_accuracy import add_accuracy, add_differences
@@ -16,6 +17,7 @@ from fluoroscope.studies.plugin.report_sweep import add_sweep
 from fluoroscope.studies.plugin.report_trainings import add_curves
 from fluoroscope.studies.plugin.report_verdict import add_verdict
 from fluoroscope.studies.plugin.seed_layout import short_name, write_seed_layout
+from fluoroscope.studies.plugin.wandb_log import logged_trainings
 
 
 def write_report(run: Run, config: PluginConfig, sink: Sink) -> None:
@@ -42,9 +44,7 @@ def write_report(run: Run, config: PluginConfig, sink: Sink) -> None:
     for folder in write_seed_layout(run, config):
         sink.message(f"Written: {folder}")
     if config.outputs.wandb:
-        from fluoroscope.studies.plugin.wandb_log import write_wandb
-
-        sink.message(f"Written for Weights & Biases: {write_wandb(run, config, found)} runs")
+        write_runs(run, logged_trainings(run, config, found), sink)
 
 
 def _facts(found: Findings) -> Mapping[str, str | float | int]:

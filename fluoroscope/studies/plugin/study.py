@@ -20,6 +20,7 @@ from fluoroscope.models.training.precision import decide
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
+from fluoroscope.steps.wandb_runs import check_wandb
 from fluoroscope.studies.plugin.config import PluginConfig
 from fluoroscope.studies.plugin.pooling import pooling_name
 from fluoroscope.studies.plugin.report import write_report
@@ -31,7 +32,6 @@ from fluoroscope.studies.plugin.steps.read import READ, ReadStep
 from fluoroscope.studies.plugin.steps.select import SELECT, SelectStep
 from fluoroscope.studies.plugin.steps.texts import TEXTS, TextsStep, data_source, files_of
 from fluoroscope.studies.plugin.steps.train import TRAIN, TrainStep
-from fluoroscope.studies.plugin.wandb_log import check_wandb
 
 
 class PluginStudy(Study[PluginSpec, PluginConfig]):
@@ -116,7 +116,7 @@ def _resolved(spec: PluginSpec) -> PluginConfig:
 def _check_settings(spec: PluginSpec) -> None:
     """Refuses what no model would make sense of."""
     if spec.outputs.wandb:
-        check_wandb()
+        check_wandb("outputs.wandb")
     for name in (*spec.datasets, *spec.test_on):
         labelled_set(name)
     if pooling_name(spec.model.pooling) == "mean" and spec.training.padding != "max_length":

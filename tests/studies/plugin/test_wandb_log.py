@@ -1,24 +1,21 @@
 """What reaches Weights & Biases of a finished run: names, numbers, the choice of a layer."""
 
 import json
-import sys
-from types import SimpleNamespace
 
+import fake_wandb
 import pytest
 from made_up_run import SET, made_up_config, made_up_run
 
-from fluoroscope.core.errors import ConfigError
-from fluoroscope.studies.plugin import wandb_log
+from fluoroscope.steps.wandb_runs import write_runs
 from fluoroscope.studies.plugin.report_findings import load_findings
-from fluoroscope.studies.plugin.wandb_log import check_wandb, logged_trainings, write_wandb
+from fluoroscope.studies.plugin.wandb_log import logged_trainings
 
 RIGHT = {"faithful-02": 0.9, "base": 0.7}
 
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch):
-    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY"):
-        monkeypatch.delenv(name, raising=False)
+    fake_wandb.nothing_set(monkeypatch)
 
 
 @pytest.fixture
@@ -28,48 +25,11 @@ def made_up(tmp_path):
     return run, config, load_findings(run, config)
 
 
-class FakeRun:
-    def __init__(self, **asked):
-        self.asked, self.logged, self.summary, self.artifacts = asked, {}, {}, []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    def log(self, values, step):
-        self.logged.setdefault(step, {}).update(values)
-
-    def log_artifact(self, artifact):
-        self.artifacts.append(artifact)
-
-
-class FakeArtifact:
-    def __init__(self, name, type):
-        self.name, self.type, self.files = name, type, []
-
-    def add_file(self, path):
-        self.files.append(path.rpartition("/")[2])
-
-
 @pytest.fixture
-def fake(monkeypatch):
-    """The package, with all that is said to it."""
-    runs = []
-
-    def init(**asked):
-        runs.append(FakeRun(**asked))
-        return runs[-1]
-
-    def table(columns, data):
-        return [dict(zip(columns, row, strict=True)) for row in data]
-
-    module = SimpleNamespace(
-        init=init, Table=table, Image=str, Artifact=FakeArtifact, Settings=SimpleNamespace
-    )
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    monkeypatch.setattr(wandb_log, "find_spec", lambda _: object())
+def written(made_up, monkeypatch):
+    """The runs there, of the main arm and of base."""
+    runs = fake_wandb.put_in_place(monkeypatch)
+    assert write_runs(made_up[0], logged_trainings(*made_up)) == 2
     return runs
 
 
@@ -88,12 +48,9 @@ def test_ids_are_of_the_training_and_stay(made_up):
     assert len(set(first)) == 2
 
 
-def test_every_number_of_a_training_is_written(made_up, fake):
-    run, config, found = made_up
-    assert write_wandb(run, config, found) == 2
-    main, base = fake
-    assert main.asked["mode"] == "offline"
-    assert main.asked["dir"] == str(run.folder)
+def test_every_number_of_a_training_is_written(made_up, written):
+    _, _, found = made_up
+    main, base = written
     assert main.logged[1]["TRAIN/Epoch_Loss"] == 1.0
     assert main.logged[2]["VALID/Epoch_F1"] == pytest.approx(0.2)
     assert main.logged[2]["Epoch_Index"] == 2
@@ -104,9 +61,8 @@ def test_every_number_of_a_training_is_written(made_up, fake):
     assert base.summary["TEST/accuracy"] < accuracy
 
 
-def test_the_choice_of_a_layer_reaches_the_main_arm_alone(made_up, fake):
-    write_wandb(*made_up)
-    main, base = fake
+def test_the_choice_of_a_layer_reaches_the_main_arm_alone(written):
+    main, base = written
     assert main.summary["best_llm_layer"] == 2
     assert main.summary["best_layer_effect"] == 0.6
     assert main.logged[4]["selection/effects_table"][1] == {"layer": 1, "effect": 0.54}
@@ -117,42 +73,16 @@ def test_the_choice_of_a_layer_reaches_the_main_arm_alone(made_up, fake):
     assert "best_llm_layer" not in base.summary
 
 
-def test_the_environment_goes_before_the_plans_names(made_up, fake, monkeypatch):
-    monkeypatch.setenv("WANDB_PROJECT", "mine")
-    monkeypatch.setenv("WANDB_ENTITY", "ours")
-    monkeypatch.setenv("WANDB_MODE", "online")
-    write_wandb(*made_up)
-    asked = fake[0].asked
-    assert (asked["project"], asked["entity"], asked["mode"]) == ("mine", "ours", "online")
-
-
-def test_a_missing_package_is_said_before_anything(monkeypatch):
-    monkeypatch.setattr(wandb_log, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"fluoroscope\[wandb\]"):
-        check_wandb()
-
-
-def test_an_unknown_mode_is_an_error(fake, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "sometimes")
-    with pytest.raises(ConfigError, match="online, offline or disabled"):
-        check_wandb()
-
-
 @pytest.mark.slow
-def test_offline_files_hold_the_numbers_and_are_not_doubled(made_up):
+def test_the_package_takes_the_choice_of_a_layer_with_its_files(made_up):
     pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
-    run, config, found = made_up
-    for _ in range(2):
-        write_wandb(run, config, found)
-    folders = list((run.folder / "wandb").glob("offline-run-*"))
-    assert len(folders) == 2
-    for folder, one in (
-        (folder, one)
-        for one in logged_trainings(run, config, found)
-        for folder in folders
-        if folder.name.endswith(one.id)
-    ):
-        assert (folder / f"run-{one.id}.wandb").stat().st_size > 0
-        (table,) = (folder / "files" / "media" / "table").glob("TEST_Result*.json")
-        said = json.loads(table.read_text())
-        assert dict(zip(said["columns"], said["data"][0], strict=True)) == pytest.approx(one.test)
+    run = made_up[0]
+    main, _ = all_logged = list(logged_trainings(*made_up))
+    write_runs(run, all_logged)
+    (folder,) = (run.folder / "wandb").glob(f"offline-run-*-{main.id}")
+    tables = folder / "files" / "media" / "table"
+    (effects,) = (tables / "selection").glob("effects_table*.json")
+    assert json.loads(effects.read_text())["data"] == [[0, 0.5], [1, 0.54], [2, 0.6], [3, 0.56]]
+    (result,) = tables.glob("TEST_Result*.json")
+    said = json.loads(result.read_text())
+    assert dict(zip(said["columns"], said["data"][0], strict=True)) == pytest.approx(main.test)
