@@ -23,12 +23,14 @@ TUTORIAL = ROOT / "docs" / "tutorials" / "gambling.md"
 MADE_UP = ROOT / "docs" / "tutorials" / "hallucination.md"
 STEERED = ROOT / "docs" / "tutorials" / "steering.md"
 BORROWED = ROOT / "docs" / "tutorials" / "borrowing.md"
+REASONED = ROOT / "docs" / "tutorials" / "slots.md"
 ADD_A_GAME = ROOT / "docs" / "how-to" / "add-a-game.md"
 PAGES = [
     pytest.param(TUTORIAL, "done", marks=pytest.mark.slow),
     pytest.param(MADE_UP, "watched", marks=pytest.mark.slow),
     (STEERED, "steered"),
     pytest.param(BORROWED, "borrowed", marks=pytest.mark.slow),
+    pytest.param(REASONED, "reasoned", marks=pytest.mark.slow),
 ]
 """Whole runs: one by default, all in `make test-all`."""
 
@@ -37,13 +39,17 @@ QUICK = {
     "hallucination/organism": "hallucination/tiny",
     "steering/organism": "steering/tiny",
     "plugin/organism": "plugin/tiny",
+    "connection/pointer": "connection/tiny",
 }
 """Presets of the text -> those that take seconds."""
 
 ASKED_BESIDES = {"plugin/organism": ["beside=[base,random_layer,every_layer]"]}
 """Settings of a preset of the text that its page needs, and the quick one leaves out."""
 
-STUDIES = ("dictionary", "gambling", "hallucination", "plugin", "policy", "steering", "unlearning")
+STUDIES = (
+    *("connection", "dictionary", "gambling", "hallucination", "plugin", "policy", "steering"),
+    "unlearning",
+)
 
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
@@ -94,6 +100,11 @@ def steered(tmp_path_factory) -> Done:
 @pytest.fixture(scope="module")
 def borrowed(tmp_path_factory) -> Done:
     return followed(BORROWED, tmp_path_factory.mktemp("layer"), "borrowed")
+
+
+@pytest.fixture(scope="module")
+def reasoned(tmp_path_factory) -> Done:
+    return followed(REASONED, tmp_path_factory.mktemp("slots"), "slots")
 
 
 def followed(page: Path, folder: Path, name: str) -> Done:
@@ -205,6 +216,20 @@ def test_every_layer_has_a_regret_and_a_saved_classifier_knows_both_reviews(borr
 
 
 @pytest.mark.slow
+def test_a_step_says_a_node_and_every_slot_is_patched_with_another_walk(reasoned):
+    depths = pl.read_csv(reasoned.run / "tables" / "depths.csv")
+    assert depths["depth"].unique().sort().to_list() == [2, 3, 4, 5]
+    said, patched = reasoned.printed[-2:]
+    nodes = re.findall(r"'(n?\d*)'", said)
+    assert len(nodes) == 7 + 3
+    as_it_is, *slots, other = patched.splitlines()
+    assert len(slots) == 8
+    assert re.match(r"The other walk ends at n\d$", other)
+    # After the last of its steps the network has said what `generate` writes.
+    assert nodes[6] == as_it_is.removeprefix("As it is: ")
+
+
+@pytest.mark.slow
 def test_replies_are_read_again_as_they_were_played(done):
     table = next(text for text in done.printed if "is same" in text)
     assert " yes " in table
@@ -234,7 +259,7 @@ def test_every_command_of_a_study_in_the_docs_has_settings_that_exist():
     for page in pages():
         for words in commands(page):
             studies = [word for word in words[1:2] if word in STUDIES]
-            if words[0] not in ("run", "plan") or not studies or "--help" in words:
+            if words[0] not in ("run", "plan", "sweep") or not studies or "--help" in words:
                 continue
             presets = [words[i + 1] for i, word in enumerate(words) if word == "--preset"]
             overrides = [word for word in words if re.match(r"[\w.]+=", word)]
