@@ -10,8 +10,8 @@
     python -m benchmarks.connection [--rounds N] [--parts operator,forms] [--quick]
         [--accuracy RUN_FOLDER] [--json FILE] [--markdown FILE]
 
-One pinned thread; 5 minutes and 9 GiB of memory. Accuracies are those of a run of the study, such as
-`fluoro run connection --preset connection/pointer`.
+One pinned thread; 5 minutes and 9 GiB of memory. Accuracies are those of a run of the study,
+such as `fluoro run connection --preset connection/pointer`.
 """
 
 from collections.abc import Sequence
