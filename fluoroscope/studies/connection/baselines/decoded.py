@@ -119,6 +119,8 @@ class RepeatingReasoner(DecodedReasoner):
         states_mask = self.states_mask(mask)
         text = self.text_norm(self.source(ids))
         states = self.start(text, mask)
+        if self.training:
+            states = noisy(states, self.noise)
         seen, changes = [self.read(states)], []
         for t in range(_most(wanted)):
             after = self._one_step(states, text, mask)

@@ -106,9 +106,9 @@ class ReasonerConfig(Config):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
     noise: NonNegativeFloat = 0.0
-    """In training, what is added at random to states after each step of thought: its standard
-    deviation in root mean squares of a state. What a state need not know is lost in it, so that a
-    step must go by what it finds, and not by what it was first given."""
+    """In training, what is added at random to the first states and to those after each step of
+    thought: its standard deviation in root mean squares of a state. What a state need not know is
+    lost in it, so that a step must go by what it finds, and not by what a walk began with."""
 
     pad_id: NonNegativeInt = 0
 

@@ -81,6 +81,8 @@ class SlotNetwork(Reasoner):
         most = self.most_steps(n_steps)
         reading = self.routing.reading(self._read(ids, mask), mask)
         states, routing = self.routing.first(reading)
+        if self.training:
+            states = noisy(states, self.config.noise)
         trace, changes, halt_logits = [states], [], []
         hears = self.connection.operator()
         goes_on = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
