@@ -1,10 +1,11 @@
 """What a run has used so far, read off its event log, and beside it what had been planned."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import polars
 
-from fluoroscope.runs.events import read_events
+from fluoroscope.runs.events import Event, read_events
 from fluoroscope.runs.record import read_record
 
 
@@ -53,10 +54,34 @@ def step_usage(folder: Path) -> polars.DataFrame:
             disk[event["step"]] = event["disk_bytes"]
             began = None
         if event["event"] == "shard finished" and step is not None:
-            used = event.get("peak_gpu_bytes") or event.get("peak_rss_bytes") or 0
-            peak[step] = max(peak.get(step, 0.0), used)
+            peak[step] = max(peak.get(step, 0.0), _peak_bytes(event))
         latest = event["time"]
     rows = [(name, seconds[name], peak.get(name), disk.get(name)) for name in seconds]
     columns = ("seconds", "peak_bytes", "disk_bytes")
     schema = {"step": polars.String, **dict.fromkeys(columns, polars.Float64)}
     return polars.DataFrame(rows, schema=schema, orient="row")
+
+
+class ShardPeak(NamedTuple):
+    bytes: int
+    """On a GPU of its tensors there (`torch.cuda.max_memory_allocated`), on a CPU of the whole
+    process (its resident set)."""
+
+    device: str
+
+
+def shard_peaks(folder: Path, step: str) -> dict[str, ShardPeak]:
+    """Peak memory by shard, each since it was last begun or gone on with; without those that
+    nobody has measured.
+    """
+    return {
+        event["shard"]: ShardPeak(used, event["device"])
+        for event in read_events(folder, "shard finished")
+        if event["step"] == step and (used := _peak_bytes(event))
+    }
+
+
+def _peak_bytes(event: Event) -> int:
+    # A process that had used its GPU before may have worked on this shard without it.
+    on_gpu = None if event.get("device") == "cpu" else event.get("peak_gpu_bytes")
+    return on_gpu or event.get("peak_rss_bytes") or 0

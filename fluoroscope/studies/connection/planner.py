@@ -90,8 +90,11 @@ class Plan(NamedTuple):
         )
 
 
+@cache
 def plan_training(config: AnyConfig, work: Workload, training: Training = PLAIN) -> Plan:
-    """Of any reasoner, however large: nothing of it is ever in memory."""
+    """Of any reasoner, however large: nothing of it is ever in memory. Found once in each process,
+    as it takes a second and a run that begins asks for it several times.
+    """
     counts = count_parameters(config)
     run = dry_run(config, work, training.way)
     logits = 2 * 4 * work.batch * work.n_target * config.vocab_size
@@ -120,7 +123,6 @@ def largest_batch(
 ) -> int:
     """Texts that fit at once, whatever `work.batch` is; 0 where not even one does."""
 
-    @cache
     def needed(batch: int) -> int:
         return plan_training(config, replace(work, batch=batch), training).needs.total
 

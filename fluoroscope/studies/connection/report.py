@@ -7,12 +7,15 @@ import polars as pl
 from fluoroscope.core.sink import Sink
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
+from fluoroscope.steps.wandb_runs import write_runs
 from fluoroscope.studies.connection.config import ConnectionConfig
 from fluoroscope.studies.connection.report_accuracy import add_accuracy, add_beside, add_depth
 from fluoroscope.studies.connection.report_findings import Findings, load_findings
 from fluoroscope.studies.connection.report_network import add_networks
-from fluoroscope.studies.connection.report_trainings import add_sizes, add_trainings
+from fluoroscope.studies.connection.report_trainings import add_memory, add_sizes, add_trainings
 from fluoroscope.studies.connection.report_verdict import add_verdict
+from fluoroscope.studies.connection.steps.train import TRAIN
+from fluoroscope.studies.connection.wandb_log import logged_trainings
 
 
 def write_report(run: Run, config: ConnectionConfig, sink: Sink) -> None:
@@ -30,9 +33,12 @@ def write_report(run: Run, config: ConnectionConfig, sink: Sink) -> None:
     add_networks(report, run, found)
     add_sizes(report, run, found)
     add_trainings(report, found)
+    add_memory(report, run, found)
     _add_questions(report, found)
     report.write(run.folder)
     sink.message(f"Written: {run.folder / 'report.html'}")
+    if config.wandb:
+        write_runs(run, logged_trainings(run, config, [(TRAIN, found)]), sink)
 
 
 def _facts(found: Findings) -> Mapping[str, str | float | int]:

@@ -100,13 +100,16 @@ def load_findings(
 
 def scores_of_arm(one: SetFindings, arm: str) -> dict[str, float]:
     """Mean over seeds of accuracy, exact match, parse rate and F1."""
-    questions = one.asked.side("test")
-    rows = one.answers.filter(pl.col("arm") == arm)
-    found = [
-        answer_scores(questions, own["answer"].to_list(), one.asked.kind).as_dict()
-        for (_,), own in rows.group_by("seed", maintain_order=True)
-    ]
+    seeds = one.answers.filter(pl.col("arm") == arm)["seed"].unique(maintain_order=True)
+    found = [scores_of_training(one, arm, seed) for seed in seeds]
     return {name: float(np.mean([scores[name] for scores in found])) for name in found[0]}
+
+
+def scores_of_training(one: SetFindings, arm: str, seed: int) -> dict[str, float]:
+    """The same of one of them."""
+    own = one.answers.filter((pl.col("arm") == arm) & (pl.col("seed") == seed))
+    questions = one.asked.side("test")
+    return answer_scores(questions, own["answer"].to_list(), one.asked.kind).as_dict()
 
 
 def _of_set(

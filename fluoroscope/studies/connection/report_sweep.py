@@ -9,12 +9,15 @@ from fluoroscope.core.storage import read_json
 from fluoroscope.plots.chart import Bars, Chart, Mark
 from fluoroscope.runs.interval_text import without_nan
 from fluoroscope.runs.report import Report
-from fluoroscope.runs.run import Run
+from fluoroscope.runs.run import DONE, Run
+from fluoroscope.steps.wandb_runs import write_runs
 from fluoroscope.studies.connection.config import ConnectionConfig
 from fluoroscope.studies.connection.report_findings import Findings, load_findings
+from fluoroscope.studies.connection.report_trainings import add_memory
 from fluoroscope.studies.connection.report_verdict import sentences
 from fluoroscope.studies.connection.steps.phase import ARMS, WINNER
 from fluoroscope.studies.connection.sweep_config import PHASES, Phase
+from fluoroscope.studies.connection.wandb_log import logged_trainings
 
 TITLES: dict[Phase, str] = {
     "phase1": "Phase 1: which connections",
@@ -28,8 +31,10 @@ Row = dict[str, Any]  # Any: values of a table.
 
 
 def write_sweep_report(run: Run, config: ConnectionConfig, sink: Sink) -> None:
-    """Of the phases that are done."""
-    done: list[Phase] = [phase for phase in PHASES if (run.step_folder(phase) / WINNER).exists()]
+    """Of the phases that are done; nothing before the first of them."""
+    done: list[Phase] = [phase for phase in PHASES if (run.folder / phase / DONE).exists()]
+    if not done:
+        return
     found: dict[Phase, Findings] = {phase: _phase(run, config, phase) for phase in done}
     winners = {
         f"{phase}, winner": read_json(run.step_folder(phase) / WINNER)["arm"] for phase in done
@@ -53,6 +58,8 @@ def write_sweep_report(run: Run, config: ConnectionConfig, sink: Sink) -> None:
         _add_phase(report, run, phase, findings)
     report.write(run.folder)
     sink.message(f"Written: {run.folder / 'report.html'}")
+    if config.wandb:
+        write_runs(run, logged_trainings(run, config, found.items()), sink)
 
 
 def _phase(run: Run, config: ConnectionConfig, phase: Phase) -> Findings:
@@ -91,6 +98,7 @@ def _add_phase(report: Report, run: Run, phase: Phase, found: Findings) -> None:
         "seeds; `connections` are weights of what slots hear each other by.",
         {"over_winner": ".4f", "q": ".2g"},
     )
+    add_memory(report, run, found, phase)
 
 
 def _rows(found: Findings, arm: Row, validation: dict[str, float]) -> list[Row]:

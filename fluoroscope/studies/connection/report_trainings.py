@@ -8,6 +8,8 @@ from fluoroscope.core.storage import read_json
 from fluoroscope.plots.chart import Chart, Line, Mark
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
+from fluoroscope.runs.terminal import size
+from fluoroscope.runs.usage import ShardPeak, shard_peaks
 from fluoroscope.studies.connection.report_findings import Findings
 from fluoroscope.studies.connection.steps.train import TRAIN
 from fluoroscope.studies.connection.steps.training_loop import STATE, training_key
@@ -68,3 +70,19 @@ def add_trainings(report: Report, found: Findings) -> None:
         found.trainings.select(columns).rename({"dataset": "data_set"}),
         "`best_step`: of the look that was kept; `parts`: that a step's texts were read in.",
     )
+
+
+def add_memory(report: Report, run: Run, found: Findings, step: str = TRAIN) -> None:
+    """In words: what was measured differs from run to run, and tables do not."""
+    peaks, most = shard_peaks(run.folder, step), dict[str, ShardPeak]()
+    for dataset, arm, seed in found.trainings.select("dataset", "arm", "seed").iter_rows():
+        peak = peaks.get(training_key(dataset, arm, seed))
+        if peak is not None and (arm not in most or peak > most[arm]):
+            most[arm] = peak
+    if most:
+        said = ", ".join(f"{arm} {size(one.bytes)} ({one.device})" for arm, one in most.items())
+        report.text(
+            f"Peak memory of a training, the largest of each arm's: {said}. On a GPU that is what "
+            "its tensors took, on a CPU the whole process; `peak_gpu_bytes` and `peak_rss_bytes` "
+            "of the events `shard finished` in events.jsonl are those of every training."
+        )

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
-from fluoroscope.core.config import Config
+from fluoroscope.core.config import Config, how
 from fluoroscope.data.questions.generated_config import GeneratedConfig
 from fluoroscope.data.questions.names import canonical_name
 from fluoroscope.data.questions.tokenizer_config import TokenizerConfig
@@ -78,9 +78,8 @@ class ConnectionSettings(Config):
     keep: Literal["all", "main", "nothing"] = "main"
     """Whose weights stay: of all trainings, of the first arm's, or of none."""
 
-    wandb: bool = False
-    """Whether curves and scores are written for Weights & Biases too, offline unless
-    $WANDB_MODE=online; events.jsonl has them always."""
+    wandb: bool = how(False)
+    """Write the trainings to Weights & Biases too: offline unless WANDB_MODE says otherwise."""
 
     @model_validator(mode="after")
     def _it_thinks(self) -> Self:

@@ -9,9 +9,10 @@ from fluoroscope.core.storage import COMMIT, fingerprints
 from fluoroscope.data.questions.base import question_commit, question_place
 from fluoroscope.data.rows import all_files_at
 from fluoroscope.models.training.precision import decide
-from fluoroscope.runs.run import Run
+from fluoroscope.runs.run import DONE, Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
+from fluoroscope.steps.wandb_runs import check_wandb
 from fluoroscope.studies.connection.config import ConnectionConfig
 from fluoroscope.studies.connection.report import write_report
 from fluoroscope.studies.connection.report_sweep import write_sweep_report
@@ -20,7 +21,6 @@ from fluoroscope.studies.connection.spec import ConnectionSpec
 from fluoroscope.studies.connection.steps.phase import PhaseStep
 from fluoroscope.studies.connection.steps.questions import QUESTIONS, QuestionsStep, data_source
 from fluoroscope.studies.connection.steps.train import TRAIN, TrainStep
-from fluoroscope.studies.connection.steps.training_loop import ANSWERS
 from fluoroscope.studies.connection.sweep_config import PHASES
 
 
@@ -37,6 +37,8 @@ class ConnectionStudy(Study[ConnectionSpec, ConnectionConfig]):
                 f"data.sets={spec.data.sets}; give for instance arms=[slots,transformer] "
                 "data=pointer_fixed."
             )
+        if spec.wandb:
+            check_wandb("wandb")
         known = {name: getattr(spec, name) for name in ConnectionSettings.model_fields}
         return ConnectionConfig(**known, precision=decide(spec.training.precision))
 
@@ -58,5 +60,5 @@ class ConnectionStudy(Study[ConnectionSpec, ConnectionConfig]):
     def report(self, run: Run, sink: Sink) -> None:
         if run.config.sweep.is_on:
             write_sweep_report(run, run.config, sink)
-        elif (run.step_folder(TRAIN) / ANSWERS).exists():
+        elif (run.folder / TRAIN / DONE).exists():
             write_report(run, run.config, sink)

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from fluoroscope.core.config import build
 from fluoroscope.core.storage import sha256_folder
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
 from fluoroscope.runs.run import Run
+from fluoroscope.runs.step import Cost
+from fluoroscope.studies.connection.phases import PhaseArm, arms_of_phase
 from fluoroscope.studies.connection.spec import ConnectionSpec
 from fluoroscope.studies.connection.study import ConnectionStudy
 
@@ -56,6 +60,38 @@ def small(**changes: object) -> ConnectionSpec:
 def run_small(root: Path, name: str = "small", how: How | None = None, **changes: object) -> Run:
     how = how or How(devices="cpu", retries=0)
     return execute(ConnectionStudy(), small(**changes), name, how, root=root)
+
+
+def run_bare(root: Path, name: str = "small", **changes: object) -> Run:
+    """As `run_small`, with no plan before it and no pictures behind it."""
+    with pytest.MonkeyPatch.context() as patch:
+        _lay_bare(patch)
+        return run_small(root, name, **changes)
+
+
+def run_few_phases(
+    root: Path, name: str = "phases", until: str = "final", **changes: object
+) -> Run:
+    """Phases of one or two small arms each, up to `until`; also bare."""
+    sweep = {"is_on": True, "ratios": [0.5], "ranks": [1], "thresholds": [1], "changes": [0.3]}
+    once = {"seeds": 1, "training": {**TRAINING, "max_epochs": 1}}
+    spec = small(**{**once, "sweep": sweep, **changes})
+    how = How(devices="cpu", retries=0)
+    with pytest.MonkeyPatch.context() as patch:
+        _lay_bare(patch)
+        patch.setattr("fluoroscope.studies.connection.steps.phase.arms_of_phase", _few_arms)
+        return execute(ConnectionStudy(), spec, name, how, root=root, until=until)
+
+
+def _lay_bare(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("fluoroscope.runs.report.save_chart", lambda *_: None)
+    for place in ("train.training_cost", "phase.arms_cost"):
+        patch.setattr(f"fluoroscope.studies.connection.steps.{place}", lambda *_: Cost())
+
+
+def _few_arms(*asked) -> list[PhaseArm]:
+    few = ("bilinear_base", "as_before", "best", "none")
+    return [one for one in arms_of_phase(*asked) if one.name in few]
 
 
 def step_bytes(run: Run) -> dict[str, str]:

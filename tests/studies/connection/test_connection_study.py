@@ -13,6 +13,7 @@ from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, CorpusError
 from fluoroscope.core.storage import read_json
 from fluoroscope.core.tensors import read_tensors
+from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.connection.spec import ConnectionSpec
@@ -35,7 +36,7 @@ def test_every_arm_and_seed_answers_every_question_once(done):
         done.step_folder("questions") / "shards" / "pointer_fixed" / "questions.parquet"
     )
     n = len(asked.filter(split="test"))
-    assert n == 3  # of six starts one of each depth from 2 to 4
+    assert n == 13  # of six starts one in two hops, and all in three and four, as none was trained
     assert sorted(counts.iter_rows()) == [
         (arm, seed, n) for arm in ("slots", "transformer") for seed in (42, 43)
     ]
@@ -98,6 +99,13 @@ def test_struck_in_every_step_it_ends_with_the_same_bytes(done, tmp_path, monkey
 def test_two_workers_give_what_one_does(done, tmp_path):
     how = How(executor="processes", workers=2, devices="cpu", retries=0)
     assert step_bytes(run_small(tmp_path, how=how)) == step_bytes(done)
+
+
+def test_questions_alone_have_no_report_yet(tmp_path):
+    how = How(devices="cpu", retries=0)
+    run = execute(ConnectionStudy(), small(), "part", how, root=tmp_path, until="preprocessing")
+    assert (run.step_folder("questions") / "shards" / "pointer_fixed" / "set.json").exists()
+    assert not (run.folder / "report.html").exists()
 
 
 def test_a_plan_is_made_before_anything_is_read():

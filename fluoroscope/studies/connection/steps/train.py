@@ -67,6 +67,11 @@ def _is_kept(config: ConnectionConfig, arm: str) -> bool:
     return config.keep == "all" or (config.keep == "main" and arm == config.main_arm)
 
 
+def training_name(step: str, key: str) -> str:
+    """What a user calls a training: `SET.ARM.SEED`, and `PHASE/SET.ARM.SEED` of a sweep."""
+    return key if step == TRAIN else f"{step}/{key}"
+
+
 def merge_trainings(folder: Path, shards: Sequence[Shard]) -> None:
     """All shards' tables as one of each kind."""
     for name, merged in ((CURVE, CURVES), (ANSWERS, ANSWERS)):
