@@ -6,7 +6,6 @@ is held for a moment. Nothing is measured on a device; see `dry_run` for how it 
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Literal, NamedTuple
 
 from fluoroscope.studies.connection.dry_run import AS_WRITTEN, Way, Workload, dry_run
@@ -90,11 +89,20 @@ class Plan(NamedTuple):
         )
 
 
-@cache
+_PLANNED: dict[tuple[str, str, Workload, Training], Plan] = {}
+
+
 def plan_training(config: AnyConfig, work: Workload, training: Training = PLAIN) -> Plan:
     """Of any reasoner, however large: nothing of it is ever in memory. Found once in each process,
     as it takes a second and a run that begins asks for it several times.
     """
+    asked = (type(config).__name__, config.model_dump_json(), work, training)
+    if asked not in _PLANNED:
+        _PLANNED[asked] = _planned(config, work, training)
+    return _PLANNED[asked]
+
+
+def _planned(config: AnyConfig, work: Workload, training: Training) -> Plan:
     counts = count_parameters(config)
     run = dry_run(config, work, training.way)
     logits = 2 * 4 * work.batch * work.n_target * config.vocab_size
