@@ -10,6 +10,8 @@ from fluoroscope.data.corpus_config import Split
 N_KINDS = 48
 """Words for kinds that `deduction` has."""
 
+_MOST_NODES_OF_EDGES = 64
+
 
 class DepthConfig(Config):
     """How many steps an answer takes; every depth has as many questions."""
@@ -39,10 +41,23 @@ class PointerConfig(DepthConfig):
     """Where nodes point: on one cycle through all, so that no walk comes back; on cycles of any
     length; or anywhere, so that walks run together and few nodes are the answer of most."""
 
+    says_edges: Literal["words", "one_word"] = "words"
+    """`pointer_text`: how the text tells an edge: by three words, whose reader must first learn
+    what stands next to what, or by one, so that what is asked is the walk alone."""
+
     says_depth: Literal["repeated", "number", "not"] = "repeated"
     """How the text says its depth: by a word for every hop, filled up to as many words at every
     depth; by a number (which is a word that no training text has, if it is deeper than these); or
     not, where the model is told otherwise."""
+
+    @model_validator(mode="after")
+    def _edges_are_few_words(self) -> "PointerConfig":
+        if self.says_edges == "one_word" and self.n_nodes > _MOST_NODES_OF_EDGES:
+            raise ValueError(
+                f"says_edges=one_word has a word for each of the n_nodes^2 edges; n_nodes must be "
+                f"{_MOST_NODES_OF_EDGES} at most, got {self.n_nodes}. Take says_edges=words."
+            )
+        return self
 
     @model_validator(mode="after")
     def _walks_do_not_come_back(self) -> "PointerConfig":

@@ -56,6 +56,12 @@ def walk(points_to: Sequence[int], start: int, depth: int) -> list[int]:
     return found
 
 
+def edge(config: PointerConfig, one: int, other: int) -> str:
+    if config.says_edges == "one_word":
+        return f"{node(one)}to{other}"
+    return f"{node(one)} > {node(other)}"
+
+
 def asked(config: PointerConfig, start: int, depth: int) -> str:
     match config.says_depth:
         case "repeated":
@@ -93,7 +99,8 @@ class PointersInText(PointerSet, DrawnSet):
         start = next((s for s in starts if walk(points_to, s, depth)[-1] == number % n), None)
         if start is None:
             return None
-        edges = " ; ".join(f"{node(one)} > {node(points_to[one])}" for one in order)
+        told = [edge(self.config, one, points_to[one]) for one in order]
+        edges = (" " if self.config.says_edges == "one_word" else " ; ").join(told)
         hops = tuple(map(node, walk(points_to, start, depth)))
         source = f"follow: {edges} . {asked(self.config, start, depth)}"
         return MadeDraft(str(points_to), node(start), source, hops)

@@ -76,6 +76,7 @@ def as_planned(network: NetworkConfig) -> NetworkConfig:
             "routing": RoutingConfig(),
             "halting": HaltingConfig(),
             "noise": 0.0,
+            "spread": 0.02,
             "output": network.output.model_copy(
                 update={"name": "slots_to_sequence", "reads_tokens": False}
             ),

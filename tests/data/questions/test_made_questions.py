@@ -156,6 +156,17 @@ def test_sides_share_no_graph_whichever_order_its_edges_are_told_in():
     assert len(items) == len(small.items)
 
 
+def test_an_edge_is_told_by_three_words_or_by_one():
+    three, one = (
+        [each.source for each in made("pointer_text", says_edges=way).items]
+        for way in ("words", "one_word")
+    )
+    joined = [re.sub(r"n(\d+) > n(\d+)(?: ;)?", r"n\1to\2", text) for text in three]
+    assert joined == one
+    with pytest.raises(ConfigError, match="n_nodes must be 64 at most, got 65"):
+        build(GeneratedConfig, {"pointer": {"n_nodes": 65, "says_edges": "one_word"}})
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_depths_and_answers_are_balanced(name):
     gathered = made(name)

@@ -15,7 +15,7 @@ from fluoroscope.studies.connection.baselines.baseline_config import (
 )
 from fluoroscope.studies.connection.network.answer_decoder import AnswerDecoder
 from fluoroscope.studies.connection.network.blocks import DecoderCache, EncoderBlock, noisy
-from fluoroscope.studies.connection.network.embedding import Embedding
+from fluoroscope.studies.connection.network.embedding import Embedding, spread_embeddings
 from fluoroscope.studies.connection.network.reasoner import (
     Ids,
     Mask,
@@ -51,6 +51,7 @@ class DecodedReasoner(Reasoner):
         )
         # As that of a slot network with a decoder.
         nn.init.orthogonal_(self.decoder.head.weight)
+        spread_embeddings(self, config.spread)
 
     def logits(
         self, thought: Thought, target_in: Int[Tensor, "b t"], after: int | None = None

@@ -42,3 +42,12 @@ class Embedding(nn.Module):
         steps = torch.arange(ids.shape[1], device=ids.device)
         where = steps + (first if isinstance(first, int) else first[:, None])
         return self.dropout(self.tokens(ids) + self.places(where))
+
+
+@torch.no_grad()
+def spread_embeddings(network: nn.Module, spread: float) -> None:
+    """All embeddings in it, which are as drawn, have this standard deviation."""
+    for part in network.modules():
+        if isinstance(part, Embedding):
+            for table in (part.tokens, part.places):
+                table.weight.mul_(spread / FIRST_SPREAD)

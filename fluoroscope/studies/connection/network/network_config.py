@@ -105,6 +105,11 @@ class ReasonerConfig(Config):
 
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
+    spread: PositiveFloat = 0.02
+    """Standard deviation of first embeddings of words and places, as in the plan. Next to what
+    layers add to them 0.02 is next to nothing: a text whose words have to be found by each other
+    is learned many times sooner from 1."""
+
     noise: NonNegativeFloat = 0.0
     """In training, what is added at random to the first states and to those after each step of
     thought: its standard deviation in root mean squares of a state. What a state need not know is

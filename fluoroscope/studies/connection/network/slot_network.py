@@ -17,7 +17,11 @@ from fluoroscope.core.errors import ModelError
 from fluoroscope.core.seeding import derive_seed, torch_stream
 from fluoroscope.studies.connection.network.blocks import DecoderCache, EncoderBlock, noisy
 from fluoroscope.studies.connection.network.connections.base import make_connection
-from fluoroscope.studies.connection.network.embedding import FIRST_SPREAD, Embedding
+from fluoroscope.studies.connection.network.embedding import (
+    FIRST_SPREAD,
+    Embedding,
+    spread_embeddings,
+)
 from fluoroscope.studies.connection.network.halting import HALTING
 from fluoroscope.studies.connection.network.network_config import NetworkConfig
 from fluoroscope.studies.connection.network.outputs import OUTPUTS
@@ -65,6 +69,7 @@ class SlotNetwork(Reasoner):
         self.step = STEPS.load(config.step)(config)
         self.halting = HALTING.load(config.halting.name)(d_model, config.halting)
         self.output = OUTPUTS.load(config.output.name)(config)
+        spread_embeddings(self, config.spread)
 
     def think(
         self,
