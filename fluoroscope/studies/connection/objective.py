@@ -19,6 +19,7 @@ from fluoroscope.studies.connection.network.connections.penalties import (
     scalar_regulariser,
 )
 from fluoroscope.studies.connection.network.losses import (
+    IGNORED,
     answer_loss,
     deep_supervision,
     expected_steps,
@@ -133,17 +134,25 @@ def _answer(
 def _hops(
     reasoner: Reasoner, asked: Asked, config: TrainingConfig, thought: Thought, n_targets: int
 ) -> Tensor:
-    """Mean over hops of what the states after each of them say."""
+    """Mean over hops of what the states after each of them say, and of what the last ones say where
+    more is done. Of steps that a text did not do nothing is asked but its answer.
+    """
     if not asked.hops:
         raise ConfigError(
             "thinking.supervised=hops needs questions that say what is found after each hop, such "
             "as those of pointer_fixed; these do not. Take thinking.supervised=last."
         )
-    losses = []
+    assert asked.depths is not None, "what says its hops says how many"
+    losses, a_hop = [], config.thinking.steps_per_hop
     for hop, written in enumerate(asked.hops, start=1):
-        after = min(hop * config.thinking.steps_per_hop, len(thought.states) - 1)
+        after = min(hop * a_hop, len(thought.states) - 1)
+        is_done = (hop * a_hop <= thought.n_steps) | (hop >= asked.depths)
+        labels = written.labels.masked_fill(~is_done[:, None], IGNORED)
         logits = reasoner.logits(thought, written.target_in, after)
-        losses.append(answer_loss(logits, written.labels, config.label_smoothing, n_targets))
+        losses.append(answer_loss(logits, labels, config.label_smoothing, n_targets))
+    if len(asked.hops) * a_hop < len(thought.states) - 1:
+        logits = reasoner.logits(thought, asked.texts.target_in)
+        losses.append(answer_loss(logits, asked.texts.labels, config.label_smoothing, n_targets))
     return torch.stack(losses).mean()
 
 

@@ -6,7 +6,7 @@ ratio of N and D" or "the best rank" may be the largest network and nothing else
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -18,6 +18,7 @@ from fluoroscope.studies.connection.network.network_config import (
 )
 from fluoroscope.studies.connection.reasoners import count_parameters
 from fluoroscope.studies.connection.sweep_config import Phase, SweepConfig
+from fluoroscope.studies.connection.training_config import Steps
 
 Role = Literal["plan", "matched", "beside"]
 _WITH_RANK: tuple[ConnectionName, ...] = ("bilinear", "shared_basis", "node_factor")
@@ -40,9 +41,21 @@ class PhaseArm:
 
     may_win: bool = True
 
+    steps: Steps | None = None
+    """How it is trained and evaluated to think; None is as `training.thinking.steps` says."""
 
-def arms_of_phase(phase: Phase, network: NetworkConfig, sweep: SweepConfig) -> list[PhaseArm]:
-    """`network` is what the phase before handed on, in phase 1 that of the settings."""
+
+def arms_of_phase(
+    phase: Phase, network: NetworkConfig, sweep: SweepConfig, steps: Steps | None = None
+) -> list[PhaseArm]:
+    """`network` is what the phase before handed on, in phase 1 that of the settings; `steps` how
+    it thinks, where that is not as the settings say.
+    """
+    arms = _arms_of_phase(phase, network, sweep)
+    return [one if one.steps else replace(one, steps=steps) for one in arms]
+
+
+def _arms_of_phase(phase: Phase, network: NetworkConfig, sweep: SweepConfig) -> list[PhaseArm]:
     match phase:
         case "phase1":
             return _forms(network)
@@ -135,6 +148,8 @@ def _ranks(network: NetworkConfig, sweep: SweepConfig) -> list[PhaseArm]:
 
 
 def _halting(network: NetworkConfig, sweep: SweepConfig) -> list[PhaseArm]:
+    """All stop by themselves: where steps are told, no rule is asked, and all arms are one."""
+
     def halts(**settings: object) -> NetworkConfig:
         changed = network.halting.model_copy(update=settings)
         return network.model_copy(update={"halting": changed})
@@ -149,7 +164,8 @@ def _halting(network: NetworkConfig, sweep: SweepConfig) -> list[PhaseArm]:
         PhaseArm(f"change_{value:g}", halts(name="relative", threshold=value), "beside")
         for value in sweep.changes
     ]
-    return [*plan, *beside, PhaseArm("learned", halts(name="learned"), "beside")]
+    arms = [*plan, *beside, PhaseArm("learned", halts(name="learned"), "beside")]
+    return [replace(one, steps="halting") for one in arms]
 
 
 def _with_form(network: NetworkConfig, form: ConnectionName) -> NetworkConfig:

@@ -76,6 +76,13 @@ def _add_phase(report: Report, run: Run, phase: Phase, found: Findings) -> None:
         f"**{winner['arm']}** goes on, with a validation accuracy of "
         f"{winner['validation_accuracy'][winner['arm']]:.3f}."
     )
+    if phase == "phase4":
+        report.text(
+            "All arms but `as_before` stop by their own rule, in training and in evaluation, also "
+            "where the settings tell others their number of steps: `as_before` thinks as the "
+            f"settings say (`thinking.steps={found.config.training.thinking.steps}`). What goes on "
+            "thinks on as it did here."
+        )
     for one in arms:
         if one["left_out"] is not None:
             report.text(f"{one['arm']} was left out: {one['left_out']}")

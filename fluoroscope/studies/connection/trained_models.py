@@ -57,7 +57,7 @@ def load_trained(
         )
     config = build(NetworkConfig, state["reasoner"])
     if n_steps is None:
-        n_steps = _steps_of(opened.config.training.thinking, config, training)
+        n_steps = _steps_of(build(ThinkingConfig, state["thinking"]), config, training)
     network = new_network(config, 0)
     network.load_state_dict(read_tensors(folder / TRAINED))
     network.to(check_device(device)).requires_grad_(False)

@@ -35,10 +35,13 @@ class OptimiserConfig(Config):
     """The largest norm of all gradients together [gradient_clip]."""
 
 
+Steps = Literal["halting", "all", "sampled", "by_depth"]
+
+
 class ThinkingConfig(Config):
     """How many steps a text is thought about, and which of its states answer in training."""
 
-    steps: Literal["halting", "all", "sampled", "by_depth"] = "halting"
+    steps: Steps = "halting"
     """`halting`: as the network stops; `all`: its largest number; `sampled`: in training a number
     drawn anew for each batch, and all in evaluation; `by_depth`: `steps_per_hop` for each hop that
     the question is said to take, also in evaluation."""
@@ -47,7 +50,8 @@ class ThinkingConfig(Config):
 
     supervised: Literal["last", "every", "hops"] = "last"
     """`last`: the last states answer; `every`: those after every step too, later ones counting
-    more; `hops`: the states after each hop answer what is found there."""
+    more; `hops`: the states after each hop answer what is found there, of hops for which a text
+    has done its steps, and its last states the question."""
 
 
 class PricesConfig(Config):

@@ -1,5 +1,6 @@
 """The connection study at its smallest: walks of one or two hops on a fixed graph of six nodes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost
-from fluoroscope.studies.connection.phases import PhaseArm, arms_of_phase
+from fluoroscope.studies.connection.phases import arms_of_phase
 from fluoroscope.studies.connection.spec import ConnectionSpec
 from fluoroscope.studies.connection.study import ConnectionStudy
 
@@ -69,8 +70,15 @@ def run_bare(root: Path, name: str = "small", **changes: object) -> Run:
         return run_small(root, name, **changes)
 
 
+FEW = ("bilinear_base", "as_before", "best", "none")
+
+
 def run_few_phases(
-    root: Path, name: str = "phases", until: str = "final", **changes: object
+    root: Path,
+    name: str = "phases",
+    until: str = "final",
+    arms: Sequence[str] = FEW,
+    **changes: object,
 ) -> Run:
     """Phases of one or two small arms each, up to `until`; also bare."""
     sweep = {"is_on": True, "ratios": [0.5], "ranks": [1], "thresholds": [1], "changes": [0.3]}
@@ -79,7 +87,10 @@ def run_few_phases(
     how = How(devices="cpu", retries=0)
     with pytest.MonkeyPatch.context() as patch:
         _lay_bare(patch)
-        patch.setattr("fluoroscope.studies.connection.steps.phase.arms_of_phase", _few_arms)
+        patch.setattr(
+            "fluoroscope.studies.connection.steps.phase.arms_of_phase",
+            lambda *asked: [one for one in arms_of_phase(*asked) if one.name in arms],
+        )
         return execute(ConnectionStudy(), spec, name, how, root=root, until=until)
 
 
@@ -87,11 +98,6 @@ def _lay_bare(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("fluoroscope.runs.report.save_chart", lambda *_: None)
     for place in ("train.training_cost", "phase.arms_cost"):
         patch.setattr(f"fluoroscope.studies.connection.steps.{place}", lambda *_: Cost())
-
-
-def _few_arms(*asked) -> list[PhaseArm]:
-    few = ("bilinear_base", "as_before", "best", "none")
-    return [one for one in arms_of_phase(*asked) if one.name in few]
 
 
 def step_bytes(run: Run) -> dict[str, str]:

@@ -5,7 +5,13 @@ import sys
 
 import polars as pl
 import pytest
-from small_connection_study import NETWORK, TRAINING, run_small, step_bytes
+from small_connection_study import (
+    NETWORK,
+    TRAINING,
+    run_few_phases,
+    run_small,
+    step_bytes,
+)
 from strikes import end_after_strikes
 
 from fluoroscope.core.config import build
@@ -84,6 +90,36 @@ def test_the_plans_arms_are_of_the_plans_sizes_and_matched_ones_of_one():
     ranks = [one for one in arms_of_phase("phase3", BASE, SweepConfig()) if one.role == "matched"]
     assert {one.network.connection.rank for one in ranks} == {8, 16, 64}
     assert all(abs(count_parameters(one.network).connections / base - 1) < 0.05 for one in ranks)
+
+
+def test_who_is_to_stop_by_itself_is_not_told_when_and_who_wins_goes_on_so():
+    arms = arms_of_phase("phase4", BASE, SweepConfig())
+    assert {one.name for one in arms if one.steps != "halting"} == {"as_before"}
+    assert all(
+        one.steps == "halting" for one in arms_of_phase("final", BASE, SweepConfig(), "halting")
+    )
+    assert all(one.steps is None for one in arms_of_phase("final", BASE, SweepConfig()))
+
+
+def test_rules_of_stopping_are_asked_also_where_others_are_told_their_steps(tmp_path):
+    sweep = {**SWEEP, "changes": [1000]}
+    training = {
+        **TRAINING,
+        "max_epochs": 1,
+        "thinking": {"steps": "by_depth", "supervised": "hops"},
+    }
+    arms = ("bilinear_base", "as_before", "change_1000", "steps_4", "best")
+    run = run_few_phases(tmp_path, arms=arms, sweep=sweep, training=training)
+    answers = pl.read_parquet(run.step_folder("phase4") / "answers.parquet").filter(side="test")
+    steps = {arm: answers.filter(arm=arm)["n_steps"].to_list() for arm in arms[1:4]}
+    assert set(steps["change_1000"]) == {1}
+    assert set(steps["steps_4"]) == {4}
+    assert steps["as_before"] == [2 * n for n in answers.filter(arm="as_before")["depth"]]
+    winner = read_json(run.step_folder("phase4") / "winner.json")
+    assert winner["steps"] == (None if winner["arm"] == "as_before" else "halting")
+    final = pl.read_parquet(run.step_folder("final") / "answers.parquet").filter(side="test")
+    assert final["n_steps"].to_list() == steps[winner["arm"]]
+    assert "stop by their own rule" in (run.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_large_network_is_the_plans():

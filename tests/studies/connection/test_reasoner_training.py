@@ -11,8 +11,9 @@ from fluoroscope.core.errors import ConfigError, DoesNotFitError, NumericsError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.tensors import read_state, write_state
 from fluoroscope.models.training.acceleration import Acceleration
-from fluoroscope.studies.connection import training
+from fluoroscope.studies.connection import objective, training
 from fluoroscope.studies.connection.evaluating import answer_all
+from fluoroscope.studies.connection.network.losses import IGNORED, answer_loss
 from fluoroscope.studies.connection.network.network_config import HaltingConfig
 from fluoroscope.studies.connection.training_config import PricesConfig, ThinkingConfig
 
@@ -159,6 +160,36 @@ def test_supervised_hop_by_hop_the_states_on_the_way_answer_too():
     thought = network.think(asked.texts.ids, asked.texts.mask, 2 * asked.depths)
     logits = network.logits(thought, asked.hops[0].target_in, after=2)
     assert (logits.argmax(-1) == asked.hops[0].labels)[:, 0].float().mean() > 0.9
+
+
+def asked_by_hops(n_steps):
+    """Loss by hops of a thought of so many steps about ten texts, and what says parts of it."""
+    network = toy_network(dropout=0, max_steps=6).eval()
+    asked = questions(10).ask(np.arange(10), "cpu", with_hops=True)
+    thought = network.think(asked.texts.ids, asked.texts.mask, n_steps)
+    config = toy_settings({"steps": "halting", "supervised": "hops"})
+
+    def part(written, after, kept=None):
+        labels = written.labels if kept is None else written.labels.where(kept[:, None], IGNORED)
+        return answer_loss(network.logits(thought, written.target_in, after), labels, 0, 20)
+
+    return objective._answer(network, asked, config, thought, 20), asked, part
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 4])
+def test_of_hops_that_were_not_done_nothing_is_asked_but_the_answer(n_steps):
+    loss, asked, part = asked_by_hops(n_steps)
+    first, second = asked.hops
+    # A hop takes two steps; what is asked in the end is asked however few were done.
+    is_done = (asked.depths == 1) | (n_steps >= 2)
+    parts = [part(first, min(2, n_steps), is_done), part(second, min(4, n_steps))]
+    torch.testing.assert_close(loss, torch.stack(parts).mean())
+
+
+def test_where_more_is_done_than_hops_need_the_last_states_answer_too():
+    loss, asked, part = asked_by_hops(6)
+    parts = [part(asked.hops[0], 2), part(asked.hops[1], 4), part(asked.texts, 6)]
+    torch.testing.assert_close(loss, torch.stack(parts).mean())
 
 
 def test_it_ends_early_where_nothing_gets_better_and_keeps_the_best_look():

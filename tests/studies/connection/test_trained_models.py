@@ -44,11 +44,12 @@ def answered(run: Run, step: str, arm: str) -> pl.DataFrame:
 
 
 def changed(run: Run, folder, **thinking) -> str:
-    """A copy of the run whose settings of thinking are others."""
+    """A copy of the run whose training was told to think otherwise."""
     shutil.copytree(run.folder, folder)
-    record = read_json(folder / "run.json")
-    record["config"]["training"]["thinking"] |= thinking
-    write_json(folder / "run.json", record)
+    if thinking:
+        file = folder / "train" / "shards" / SLOTS / "state.json"
+        state = read_json(file)
+        write_json(file, {**state, "thinking": {**state["thinking"], **thinking}})
     return str(folder)
 
 

@@ -2,7 +2,7 @@
 
 PHASE/shards/..., PHASE/curves.parquet ...   as of `train`
 PHASE/arms.json       every arm with its role, also those that were left out, and why
-PHASE/winner.json     the network that goes on, and what it was chosen from
+PHASE/winner.json     the network that goes on, how it thinks, and what it was chosen from
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class PhaseStep(LoopStep):
     def shards(self, run: Run) -> Sequence[Shard]:
         config = self.config
         found = [
-            Training(name, one.name, seed, one.network, one.kind, self._is_kept(one))
+            Training(name, one.name, seed, one.network, one.kind, self._is_kept(one), one.steps)
             for one in self._arms(run)
             for name in self.sets
             for seed in config.all_seeds
@@ -92,21 +92,23 @@ class PhaseStep(LoopStep):
                     "may_win": one.may_win,
                     "left_out": self._left_out(one, words),
                     "network": one.network.model_dump(mode="json"),
+                    "steps": one.steps,
                 }
                 for one in arms
             ],
         )
         winner = best_arm(pl.read_parquet(folder / CURVES), arms)
         chosen = next(one for one in arms if one.name == winner["arm"])
-        write_json(folder / WINNER, {**winner, "network": chosen.network.model_dump(mode="json")})
+        handed = {"network": chosen.network.model_dump(mode="json"), "steps": chosen.steps}
+        write_json(folder / WINNER, {**winner, **handed})
         sink.message(f"{self.phase}: {winner['arm']} goes on.")
 
     def _arms(self, run: Run) -> list[PhaseArm]:
-        network = self.config.network
+        network, steps = self.config.network, None
         if self.before:
             saved = read_json(run.step_folder(self.before[-1]) / WINNER)
-            network = build(NetworkConfig, saved["network"])
-        return arms_of_phase(self.phase, network, self.config.sweep)
+            network, steps = build(NetworkConfig, saved["network"]), saved["steps"]
+        return arms_of_phase(self.phase, network, self.config.sweep, steps)
 
     def _left_out(self, one: PhaseArm, n_words: int) -> str | None:
         """Why an arm is not trained, or None: it does not fit, or nothing is of its size."""

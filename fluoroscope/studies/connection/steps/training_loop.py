@@ -29,6 +29,7 @@ from fluoroscope.studies.connection.steps.questions import (
     set_key,
 )
 from fluoroscope.studies.connection.training import ReasonerTrainer
+from fluoroscope.studies.connection.training_config import Steps, TrainingConfig
 
 CURVE, ANSWERS, TRAINED, STATE = (
     "curve.parquet",
@@ -55,6 +56,9 @@ class Training:
     is_kept: bool = False
     """Whether its weights stay."""
 
+    steps: Steps | None = None
+    """How it thinks, where that is not as the settings say."""
+
     @property
     def key(self) -> str:
         return training_key(self.dataset, self.arm, self.seed)
@@ -66,6 +70,7 @@ class Training:
             "network": self.network.model_dump(mode="json"),
             "kind": self.kind,
             "is_kept": self.is_kept,
+            "steps": self.steps,
         }
         return Shard(self.key, {**labels, **made})
 
@@ -78,6 +83,15 @@ class Training:
     def labels(self) -> dict[str, Any]:  # Any: JSON values.
         """What tells it from others in a table."""
         return {"dataset": self.dataset, "arm": self.arm, "seed": self.seed}
+
+
+def settings_of(config: ConnectionConfig, training: Training) -> TrainingConfig:
+    """How it is trained."""
+    settings = config.training.model_copy(update={"precision": config.precision})
+    if training.steps is None:
+        return settings
+    thinking = settings.thinking.model_copy(update={"steps": training.steps})
+    return settings.model_copy(update={"thinking": thinking})
 
 
 def training_key(dataset: str, arm: str, seed: int) -> str:
@@ -98,11 +112,12 @@ class TrainingLoop:
         self.asked = load_questions(run, config, training.dataset)
         self.arm = made_of(run, config, training)
         self.reasoner = new_reasoner(self.arm.config, training.seed)
+        self.settings = settings_of(config, training)
         self.trainer = ReasonerTrainer(
             self.reasoner,
             self._side("train"),
             self._side("validation"),
-            config.training.model_copy(update={"precision": config.precision}),
+            self.settings,
             eos_id=self.asked.tokenizer.eos_id,
             max_tokens=self.asked.max_target,
             eval_batch=config.eval_batch,
@@ -130,6 +145,7 @@ class TrainingLoop:
             write_tensors(folder / TRAINED, done.tensors, self._about())
         state = {
             **self._about(),
+            "thinking": self.settings.thinking.model_dump(mode="json"),
             "best_step": done.best_step,
             "n_steps": done.n_steps,
             "parts": done.n_parts,
@@ -147,7 +163,7 @@ class TrainingLoop:
         found = network_facts(
             self.reasoner,
             self._side("test"),
-            self.config.training.thinking,
+            self.settings.thinking,
             batch_size=self.config.eval_batch,
             device=self.device,
             labels=labels,
@@ -173,7 +189,7 @@ class TrainingLoop:
         return answer_all(
             self.reasoner,
             self._side(side),
-            self.config.training.thinking,
+            self.settings.thinking,
             batch_size=self.config.eval_batch,
             max_tokens=self.asked.max_target,
             eos_id=self.asked.tokenizer.eos_id,
