@@ -29,6 +29,7 @@ def patch(context: typer.Context) -> None:
 def connection(
     context: typer.Context,
     phase: Annotated[str, typer.Option(help="1, 2, 3, 4 or final: the last to do now.")] = "final",
+    help_: Annotated[bool, typer.Option("--help", help="Also of `fluoro run connection`.")] = False,
 ) -> None:
     """Phases of the slot network's plan, each going on with the winner of the one before.
 
@@ -37,12 +38,16 @@ def connection(
     """
     from fluoroscope.core.errors import ConfigError
 
+    run = typer.main.get_command(studies_app)
+    if help_:
+        typer.echo(context.get_help())
+        run.main(["run", "connection", "--help"], prog_name="fluoro", standalone_mode=False)
+        return
     known = {"1": "phase1", "2": "phase2", "3": "phase3", "4": "phase4", "final": "final"}
     if phase not in known:
         raise ConfigError(f"--phase is one of {', '.join(known)}, got {phase!r}.")
     until = [] if phase == "final" else ["--until", known[phase]]
     words = ["run", "connection", *context.args, "sweep.is_on=true", *until]
-    run = typer.main.get_command(studies_app)
     run.main(words, prog_name="fluoro", standalone_mode=False)
 
 
