@@ -4,7 +4,7 @@
 
 Keys are those of the plan, in its groups or all in one; an unknown one is an error. Each is taken
 where it has a meaning here, and of all others it is said why not. A file in our own keys is left
-as it is.
+as it is. Of sizes of batches that are given for several networks those of the file's are taken.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,6 +65,8 @@ REASONS: Mapping[str, str] = {
     "persistent_workers": "questions are tokens in memory, which no worker has to fetch",
     "empty_cache_steps": "emptying the cache makes each later step ask for its memory again",
     "optimizer": "AdamW is the only one",
+    "fp16": "it is off; with bf16 off too the pass is in float32",
+    "bf16": "it is off; with fp16 off too the pass is in float32",
     "name": "a run has a --name, and records its settings",
     "purpose": "a run has a --name, and records its settings",
     "size": "sizes of question sets are counted when they are read",
@@ -73,6 +75,7 @@ REASONS: Mapping[str, str] = {
 }
 """The plan's key -> why it has no effect."""
 
+_NETWORKS = ("base_config", "large_config")
 _SCHEDULES = {"linear_warmup_cosine": "cosine", "cosine": "cosine", "linear": "linear"}
 
 
@@ -82,14 +85,25 @@ def translate(given: Settings) -> tuple[Settings, tuple[str, ...]]:
         return given, ()
     ours: Settings = {}
     notes: list[str] = []
-    for key, value in _flat(given).items():
+    flat = _flat(_of_one_network(given, notes))
+    if flat.get("fp16") and flat.get("bf16"):
+        raise ConfigError(
+            "fp16 and bf16 are both true, and a pass is done in one of them. Set one to false: "
+            "bf16 needs no scaling of the loss, and fp16 is for cards that have no bf16."
+        )
+    if (flat.get("fp16"), flat.get("bf16")) == (False, False):
+        _put(ours, "training.precision", "float32")
+    for key, value in flat.items():
         if key in TAKEN:
             _put(ours, TAKEN[key], value)
             notes.append(f"{key} is taken as {TAKEN[key]}={value}.")
         elif key in _READERS:
-            for place, read in _READERS[key](value).items():
+            taken = _READERS[key](value)
+            for place, read in taken.items():
                 _put(ours, place, read)
                 notes.append(f"{key} is taken as {place}={read}.")
+            if not taken:
+                notes.append(f"{key}={value} has no effect: {REASONS[key]}.")
         elif key in REASONS:
             notes.append(f"{key} has no effect: {REASONS[key]}.")
         else:
@@ -101,6 +115,23 @@ def translate(given: Settings) -> tuple[Settings, tuple[str, ...]]:
             )
     _put(ours, "training.thinking.steps", "halting")
     return ours, tuple(notes)
+
+
+def _of_one_network(given: Settings, notes: list[str]) -> Settings:
+    """With the sizes of batches of the network that the file has, where several are given."""
+    sizes = given.get("batch_sizes")
+    if not isinstance(sizes, Mapping) or not set(sizes) & set(_NETWORKS):
+        return given
+    named = [name for name in _NETWORKS if name in given] or list(sizes)
+    if len(named) != 1 or named[0] not in sizes:
+        raise ConfigError(
+            f"batch_sizes has those of {', '.join(sizes)}, and the file does not say of which of "
+            f"them its network is (it has {', '.join(named)}). Give batch_sizes of one network."
+        )
+    for other in sizes:
+        if other != named[0]:
+            notes.append(f"batch_sizes.{other} has no effect: the network is {named[0]}.")
+    return {**given, "batch_sizes": sizes[named[0]]}
 
 
 def _flat(given: Settings) -> Settings:
@@ -135,6 +166,15 @@ def _fixed_steps(value: Value) -> Settings:
     return {"network.max_steps": value, "network.halting.name": "fixed"}
 
 
+def _optimiser(value: Value) -> Settings:
+    if str(value).lower() != "adamw":
+        raise ConfigError(
+            f"optimizer is AdamW, got {value!r}: rates, decay and the plan of memory are made for "
+            "it, and no other is there. Leave it out, or write AdamW."
+        )
+    return {}
+
+
 def _half(precision: str) -> Callable[[Value], Settings]:
     """Of two switches the one that is on decides."""
     return lambda is_on: {"training.precision": precision} if is_on else {}
@@ -149,6 +189,7 @@ _READERS: Mapping[str, Callable[[Value], Settings]] = {
     "connection": _connections,
     "connection_type": _connections,
     "fixed_steps": _fixed_steps,
+    "optimizer": _optimiser,
     "fp16": _half("float16"),
     "bf16": _half("bfloat16"),
     "dataset": _dataset,

@@ -63,9 +63,45 @@ def test_groups_of_the_plan_are_taken_apart():
     assert any("num_workers has no effect" in sentence for sentence in said)
 
 
+SIZES = {
+    "base_config": {"train_batch": 32, "eval_batch": 64, "gradient_accumulation": 2},
+    "large_config": {"train_batch": 16, "eval_batch": 32, "gradient_accumulation": 4},
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_of_batches_are_those_of_the_files_network(name):
+    ours, said = translate({name: {"d_model": 64}, "batch_sizes": SIZES})
+    assert ours["training"]["batch_size"] == SIZES[name]["train_batch"]
+    assert ours["training"]["accumulation"] == SIZES[name]["gradient_accumulation"]
+    assert ours["eval_batch"] == SIZES[name]["eval_batch"]
+    (other,) = SIZES.keys() - {name}
+    assert f"batch_sizes.{other} has no effect: the network is {name}." in said
+    alone, _ = translate({"d_model": 64, "batch_sizes": {name: SIZES[name]}})
+    assert alone == ours
+
+
+def test_every_switch_of_precision_is_answered_for():
+    ours, said = translate({"d_model": 8, "fp16": True, "bf16": False})
+    assert ours["training"]["precision"] == "float16"
+    assert [one.split()[0] for one in said] == ["d_model", "fp16", "bf16=False"]
+    neither, said = translate({"fp16": False, "bf16": False})
+    assert neither["training"]["precision"] == "float32"
+    assert all("off too the pass is in float32" in one for one in said)
+    assert "precision" not in translate({"d_model": 8, "fp16": False})[0]["training"]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        ({"fp16": True, "bf16": True}, "both true.*Set one to false"),
+        ({"optimization_config": {"fp16": 1}, "bf16": True}, "both true"),
+        ({"optimizer": "SGD"}, "optimizer is AdamW, got 'SGD'"),
+        ({"d_model": 8, "batch_sizes": SIZES}, "does not say of which"),
+        (
+            {"large_config": {"d_model": 8}, "batch_sizes": {"base_config": {"train_batch": 4}}},
+            "it has large_config",
+        ),
         ({"num_slot": 3, "d_model": 8}, "Did you mean 'num_slots'"),
         ({"base_config": {"d_model": 8}, "d_model": 16}, "given twice"),
         ({"scheduler": "cyclic"}, "one of linear_warmup_cosine"),
