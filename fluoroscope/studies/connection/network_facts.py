@@ -61,13 +61,16 @@ def network_facts(
     if graph is not None:
         tensors["graph"] = graph.float().cpu()
     information = None if labels is None else slot_label_information(shares, labels)
+    # Where steps are told, nobody stops early: some were told fewer.
+    halts = thinking.steps == "halting"
+    early = early_termination_rate(n_steps, network.max_steps) if halts else None
     values = {
         **asdict(graph_metrics(connection)),
         "slot_specialization": slot_specialization(shares),
         "slot_usage": slot_usage(shares),
         "slot_label_information": information,
         "avg_reasoning_steps": avg_reasoning_steps(n_steps),
-        "early_termination_rate": early_termination_rate(n_steps, network.max_steps),
+        "early_termination_rate": early,
         "reasoning_adaptivity": reasoning_adaptivity(n_steps),
     }
     return NetworkFacts(values, {name: one.contiguous() for name, one in tensors.items()})

@@ -27,12 +27,17 @@ def add_networks(report: Report, run: Run, found: Findings) -> None:
     report.section("Inside the slot networks")
     report.text(
         "Means over seeds, on the test side. `early_termination_rate` is the share of texts that "
-        "stopped before the largest number of steps; sparsity is of pairs of different slots "
+        "stopped by themselves before the largest number of steps, and of none that were told how "
+        "many to do; sparsity is of pairs of different slots "
         "(`sparsity_with_diagonal` is the plan's, which counts a slot with itself); "
         "`slot_specialization` is 1 where each text goes into one slot, `slot_usage` 1 where all "
         "slots get as much: the two are read together."
     )
-    numbers = [name for name in (*_STEPS, *_GRAPH, *_SLOTS) if name in slots.columns]
+    numbers = [
+        name
+        for name in (*_STEPS, *_GRAPH, *_SLOTS)
+        if name in slots.columns and slots[name].count()
+    ]
     means = slots.group_by("dataset", "arm", maintain_order=True).agg(
         pl.col(name).cast(pl.Float64).mean() for name in numbers
     )

@@ -171,6 +171,14 @@ def test_struck_in_every_phase_it_ends_with_the_same_bytes(swept, tmp_path, monk
     assert step_bytes(run) == step_bytes(swept)
 
 
+def test_help_says_its_own_option_and_those_of_the_study():
+    words = [sys.executable, "-m", "fluoroscope", "sweep", "connection", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "fluoro sweep connection" in done.stdout
+    for option in ("--phase", "--preset", "sweep.ranks", "connection/tiny"):
+        assert option in done.stdout
+
+
 def test_a_phase_that_is_not_there_is_refused():
     words = [sys.executable, "-m", "fluoroscope", "sweep", "connection", "--phase", "5"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
