@@ -1,7 +1,9 @@
 """The plan's: stops where no slot of the text got an update longer than a threshold.
 
 The length is absolute, and grows with the width and the weights of the network. As initialised,
-updates of the plan's base network are 5 to 80 long, its thresholds 0.001 to 0.1: it never stops.
+the longest update of a slot in the plan's base network (128 slots of width 256, rank 32) is 6.6 in
+the first step and 91 to 98 in those after it, and 3.2 and then 25 to 26 with 32 slots of width 64
+and rank 8. The plan's thresholds are 0.001 to 0.1: it never stops.
 """
 
 import torch
