@@ -11,6 +11,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ NUMBERS_ARE_EQUAL = 1e-6
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _LETTERED = re.compile(r"\(?(\w)[).:](?:\s|\Z)")
+_ENDLESS = re.compile(r"[\d,]{300}")
 _WHOLE_NUMBER = re.compile(r"[-−+]?[$€£]?[\d.,/\s]+%?")
 
 
@@ -72,7 +74,7 @@ def judge(question: Question, text: str, kind: Kind) -> Judged:
             chosen = read_choice(text, _choices(question))
             return Judged(chosen == question.target, chosen is not None, chosen or "", is_exact)
         case "number":
-            number, wanted = read_number(text), read_number(question.target)
+            number, wanted = _number(text), _number(question.target)
             if wanted is None:
                 raise ConfigError(
                     f"The answer to {question.id!r} is no number: {question.target!r}. Is its set "
@@ -119,8 +121,15 @@ def normalised(text: str) -> str:
 
 
 def read_choice(text: str, choices: Sequence[str]) -> str | None:
-    """The choice that is written; None where it is none of them."""
-    known = {_bare(choice): choice for choice in choices}
+    """The choice that is written; None where it is none of them, or could be several: of `+` and
+    `-`, or `-1` and `1`, nothing may be taken away.
+    """
+    if text.strip() in choices:
+        return text.strip()
+    n_alike = Counter(map(_bare, choices))
+    known = {_bare(choice): choice for choice in choices if n_alike[_bare(choice)] == 1}
+    # A choice of signs alone is not what an empty answer says.
+    known.pop("", None)
     if _bare(text) in known:
         return known[_bare(text)]
     letter = _LETTERED.match(text.strip())
@@ -129,7 +138,7 @@ def read_choice(text: str, choices: Sequence[str]) -> str | None:
 
 def is_number(text: str) -> bool:
     """Whether it is a number and nothing else."""
-    return bool(_WHOLE_NUMBER.fullmatch(text.strip())) and read_number(text) is not None
+    return bool(_WHOLE_NUMBER.fullmatch(text.strip())) and _number(text) is not None
 
 
 def macro_f1(targets: Sequence[str], read: Sequence[str]) -> float:
@@ -145,6 +154,11 @@ def token_f1(text: str, target: str) -> float:
         return float(said == wanted)
     n_common = (Counter(said) & Counter(wanted)).total()
     return 2 * n_common / (len(said) + len(wanted))
+
+
+def _number(text: str) -> Fraction | None:
+    """A model that repeats a digit for ever states no number, and none that a float could hold."""
+    return None if _ENDLESS.search(text) else read_number(text)
 
 
 def _choices(question: Question) -> tuple[str, ...]:

@@ -40,6 +40,31 @@ def test_normalised_text_has_no_case_articles_punctuation_and_blanks(text, plain
 
 
 @pytest.mark.parametrize(
+    ("choices", "text", "chosen"),
+    [
+        (("+", "-"), "+", "+"),
+        (("+", "-"), "", None),
+        (("-1", "0", "1"), "-1", "-1"),
+        (("-1", "0", "1"), "1", "1"),
+        (("-1", "0", "1"), "1.", None),
+        (("A", "A+"), "A", "A"),
+        (("A", "A+"), "a", None),
+        (("Yes", "yes"), "Yes", "Yes"),
+        (("Yes", "yes"), "YES", None),
+    ],
+)
+def test_choices_that_differ_by_signs_or_case_alone_are_told_apart(choices, text, chosen):
+    assert read_choice(text, choices) == chosen
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "-" + "9" * 5000, "1/" + "3" * 600])
+def test_a_digit_for_ever_is_no_number_and_no_crash(text):
+    said = judge(question("5"), text, "number")
+    assert (said.is_right, said.is_readable) == (False, False)
+    assert not is_number(text)
+
+
+@pytest.mark.parametrize(
     ("text", "chosen"),
     [
         ("A", "A"),
