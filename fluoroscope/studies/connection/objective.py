@@ -14,9 +14,11 @@ from fluoroscope.studies.connection.asking import Asked
 from fluoroscope.studies.connection.network.connections.base import Connection
 from fluoroscope.studies.connection.network.connections.bilinear import Bilinear
 from fluoroscope.studies.connection.network.connections.penalties import (
+    l0_sparsity,
     l1_sparsity,
     pair_regulariser,
     scalar_regulariser,
+    spectral_penalty,
 )
 from fluoroscope.studies.connection.network.losses import (
     IGNORED,
@@ -25,6 +27,7 @@ from fluoroscope.studies.connection.network.losses import (
     expected_steps,
     halting_loss,
     is_right,
+    ponder_divergence,
     step_cost,
     unevenness,
 )
@@ -40,10 +43,13 @@ PARTS = (
     "answer",
     "halting",
     "expected_steps",
+    "ponder",
     "step_cost",
     "unevenness",
     "orthogonality",
     "sparsity",
+    "pairs",
+    "spectral",
 )
 """Names of all parts that a cost may have."""
 
@@ -171,6 +177,9 @@ def _priced(
             found.append(("halting", prices.halting, halting_loss(thought.halt_logits, right)))
         expected = expected_steps(thought.halt_logits).mean() - 1
         found.append(("expected_steps", prices.steps, expected))
+        if prices.ponder:
+            value = ponder_divergence(thought.halt_logits, 1 / prices.ponder_steps)
+            found.append(("ponder", prices.ponder, value))
     elif reasoner.max_steps:
         found.append(("step_cost", 0.0, step_cost(thought.n_steps, weight=prices.steps)))
     if prices.unevenness and thought.routing is not None:
@@ -196,4 +205,8 @@ def _of_connection(
         found.append(("orthogonality", prices.orthogonality, value))
     if prices.sparsity:
         found.append(("sparsity", prices.sparsity, l1_sparsity(connection)))
+    if prices.pairs:
+        found.append(("pairs", prices.pairs, l0_sparsity(connection)))
+    if prices.spectral:
+        found.append(("spectral", prices.spectral, spectral_penalty(connection)))
     return found

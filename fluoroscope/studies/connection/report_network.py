@@ -15,6 +15,7 @@ _STEPS = ("avg_reasoning_steps", "early_termination_rate", "reasoning_adaptivity
 _GRAPH = (
     *("connection_sparsity", "sparsity_with_diagonal", "active_ratio", "hoyer"),
     *("share_that_holds", "entropy", "n_positive", "n_negative"),
+    *("effective_rank", "orthogonality_quality"),
 )
 _SLOTS = ("slot_specialization", "slot_usage", "slot_label_information")
 _MOST_TEXTS = 3
@@ -31,7 +32,9 @@ def add_networks(report: Report, run: Run, found: Findings) -> None:
         "many to do; sparsity is of pairs of different slots "
         "(`sparsity_with_diagonal` is the plan's, which counts a slot with itself); "
         "`slot_specialization` is 1 where each text goes into one slot, `slot_usage` 1 where all "
-        "slots get as much: the two are read together."
+        "slots get as much: the two are read together. `effective_rank` is of the map of a pair, "
+        "in the mean (participation ratio of its singular values); `orthogonality_quality` is 1 where "
+        "the vectors of pairs are at right angles."
     )
     numbers = [
         name

@@ -88,4 +88,11 @@ class ConnectionSettings(Config):
                 "network.max_steps must be 1 at least, got 0; a network that does not think at "
                 "all is the arm steps_0, beside one that does."
             )
+        if self.training.prices.ponder and not (
+            self.network.halting.name == "learned" or self.sweep.is_on
+        ):
+            raise ValueError(
+                "training.prices.ponder is paid where stopping is learnt, and network.halting.name "
+                f"is {self.network.halting.name}; take network.halting.name=learned."
+            )
         return self

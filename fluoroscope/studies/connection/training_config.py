@@ -64,6 +64,13 @@ class PricesConfig(Config):
     halting: NonNegativeFloat = 1.0
     """Of saying wrongly whether the answer is right by now, where stopping is learnt."""
 
+    ponder: NonNegativeFloat = 0.0
+    """Of how far the chances to stop after each step are from a geometric law, in nats, where
+    stopping is learnt (PonderNet; Banino et al. 2021)."""
+
+    ponder_steps: float = Field(default=4.0, gt=1)
+    """Mean of that law, in steps; 4 are the plan's target."""
+
     unevenness: NonNegativeFloat = 0.0
     """Of using few of the slots; of the texts that pass together, whose number it differs with."""
 
@@ -72,6 +79,13 @@ class PricesConfig(Config):
 
     sparsity: NonNegativeFloat = 0.0
     """Of the mean strength of a pair."""
+
+    pairs: NonNegativeFloat = 0.0
+    """Of the share of pairs that are stronger than 0.01, counted smoothly."""
+
+    spectral: NonNegativeFloat = 0.0
+    """Of the square of what the norm of all connections together is above 1, found by 30 passes
+    there and back of a single text."""
 
 
 class TrainingConfig(Config):
@@ -96,7 +110,7 @@ class TrainingConfig(Config):
     """Looks in a row without a better one after which training ends; null never ends it."""
 
     choose_by: Literal["accuracy", "loss"] = "accuracy"
-    """Of the validation side, for the states that are kept."""
+    """Of the validation side, for the states that are kept; of equal accuracy, by the loss."""
 
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """In the training loss alone; reported losses are without."""

@@ -127,6 +127,7 @@ def test_a_plan_is_made_before_anything_is_read():
         ({"network": {"connection": {"rank": 0}}}, ConfigError, "rank"),
         ({"network": {"max_steps": -1}}, ConfigError, "max_steps"),
         ({"num_slots": 3}, ConfigError, "num_slots"),
+        ({"training": {"prices": {"ponder": 0.1}}}, ConfigError, "where stopping is learnt"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes, error, words):

@@ -20,6 +20,7 @@ from fluoroscope.studies.connection.network.connections.graph_metrics import (
     sign_counts,
     sparsity_with_diagonal,
 )
+from fluoroscope.studies.connection.network.connections.penalties import orthogonality_error
 
 ONE = torch.tensor([[0, 0.005, 3], [0.5, 0, 0], [0.01, 0.485, 0]], dtype=torch.float64)
 """Six pairs: two below the threshold, one on it, three above it; their sum is 4."""
@@ -129,6 +130,28 @@ def test_a_map_of_lower_rank_than_it_may_have_is_found_out():
     torch.testing.assert_close(ranks, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_ranks_are_of_maps_and_angles_of_vectors_alone():
+    bilinear = connection_of("bilinear", rank=3)
+    with torch.no_grad():
+        bilinear.W_s[:, :, :, 1:] = 0
+    found = graph_metrics(bilinear)
+    assert found.effective_rank == pytest.approx(1, rel=1e-5)
+    assert found.orthogonality_quality is None
+    scalar = connection_of("scalar", rank=3)
+    found = graph_metrics(scalar)
+    assert found.effective_rank is None
+    errors = [orthogonality_error(vectors).item() for vectors in (scalar.W_s, scalar.W_t)]
+    assert found.orthogonality_quality == pytest.approx(1 / (1 + sum(errors) / 2))
+
+
+def test_of_many_vectors_angles_are_those_of_a_sample_which_is_always_the_same():
+    scalar = connection_of("scalar", n=40, rank=4)
+    found = graph_metrics(scalar)
+    errors = [orthogonality_error(vectors).item() for vectors in (scalar.W_s, scalar.W_t)]
+    assert found.orthogonality_quality == pytest.approx(1 / (1 + sum(errors) / 2), rel=0.02)
+    assert graph_metrics(scalar) == found
+
+
 @pytest.mark.parametrize("name", CONNECTIONS)
 def test_every_form_has_its_metrics(name):
     connection = connection_of(name, n_heads=1)
@@ -155,4 +178,6 @@ def test_what_connects_nothing_has_the_metrics_of_nothing():
             entropy=0,
             n_positive=None,
             n_negative=None,
+            effective_rank=None,
+            orthogonality_quality=None,
         )

@@ -13,7 +13,15 @@ from fluoroscope.core.tensors import read_state, write_state
 from fluoroscope.models.training.acceleration import Acceleration
 from fluoroscope.studies.connection import objective, training
 from fluoroscope.studies.connection.evaluating import answer_all
-from fluoroscope.studies.connection.network.losses import IGNORED, answer_loss
+from fluoroscope.studies.connection.network.connections.penalties import (
+    l0_sparsity,
+    spectral_penalty,
+)
+from fluoroscope.studies.connection.network.losses import (
+    IGNORED,
+    answer_loss,
+    ponder_divergence,
+)
 from fluoroscope.studies.connection.network.network_config import HaltingConfig
 from fluoroscope.studies.connection.training_config import PricesConfig, ThinkingConfig
 
@@ -206,6 +214,38 @@ def test_a_head_that_learns_to_stop_is_paid_and_its_price_is_reported():
     row = trained.curve[-1]
     assert 0 < row["train_expected_steps"] <= 3
     assert row["train_halting"] > 0
+
+
+PRICED = {
+    "ponder": lambda network, thought: ponder_divergence(thought.halt_logits, 1 / 3),
+    "pairs": lambda network, _: l0_sparsity(network.connection),
+    "spectral": lambda network, _: spectral_penalty(network.connection),
+}
+
+
+@pytest.mark.parametrize("name", PRICED)
+def test_what_is_priced_is_added_and_trains_what_it_is_of(name):
+    network = toy_network(dropout=0, halting=HaltingConfig(name="learned")).double()
+    with torch.no_grad():
+        network.connection.W_s.mul_(2)
+    asked = questions(6).ask(np.arange(6), "cpu")
+
+    def cost(**prices):
+        settings = toy_settings({"steps": "halting"}, prices=PricesConfig(**prices))
+        draws = torch.Generator().manual_seed(0)
+        known = {"n_targets": 12, "share": 0.5, "drawn": None, "draws": draws}
+        return objective.cost_of(network, asked, settings, **known)
+
+    free, priced = cost(ponder_steps=3), cost(ponder_steps=3, **{name: 0.1})
+    value = PRICED[name](network, priced.thought)
+    assert value > 0
+    torch.testing.assert_close(priced.parts[name], value.detach() / 2)
+    torch.testing.assert_close(priced.total - free.total, 0.1 * value.detach() / 2)
+    assert name not in free.parts
+    assert name in objective.PARTS
+    weight = "halting.head.bias" if name == "ponder" else "connection.W_s"
+    (of_total,) = torch.autograd.grad(priced.total - free.total, network.get_parameter(weight))
+    assert of_total.abs().sum() > 0
 
 
 def test_answers_do_not_depend_on_batches_and_exact_ones_are_whole():
