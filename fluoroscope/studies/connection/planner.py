@@ -150,5 +150,16 @@ def largest_batch(
     return fits
 
 
+def says_why_not(
+    config: AnyConfig, work: Workload, free_bytes: float, training: Training = PLAIN
+) -> str:
+    """Of what does not fit: what it needs, and what would fit."""
+    said = plan_training(config, work, training).says(free_bytes)
+    most = largest_batch(config, work, free_bytes, training)
+    if most == 0:
+        return f"{said} Not even a batch of one text fits."
+    return f"{said} The largest batch that fits is {most}, of {work.n_source} tokens a text."
+
+
 def _gib(n_bytes: float) -> str:
     return f"{n_bytes / 2**30:.1f} GiB"

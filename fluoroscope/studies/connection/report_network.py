@@ -33,7 +33,7 @@ def add_networks(report: Report, run: Run, found: Findings) -> None:
         "(`sparsity_with_diagonal` is the plan's, which counts a slot with itself); "
         "`slot_specialization` is 1 where each text goes into one slot, `slot_usage` 1 where all "
         "slots get as much: the two are read together. `effective_rank` is of the map of a pair, "
-        "in the mean (participation ratio of its singular values); `orthogonality_quality` is 1 where "
+        "in the mean (participation ratio of singular values); `orthogonality_quality` is 1 where "
         "the vectors of pairs are at right angles."
     )
     numbers = [

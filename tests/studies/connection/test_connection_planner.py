@@ -19,6 +19,7 @@ from fluoroscope.studies.connection.baselines.baseline_config import (
     TransformerConfig,
 )
 from fluoroscope.studies.connection.dry_run import Way, Workload, dry_run
+from fluoroscope.studies.connection.made_arms import made_arm
 from fluoroscope.studies.connection.network.known_configs import known_config
 from fluoroscope.studies.connection.network.losses import answer_loss
 from fluoroscope.studies.connection.planner import (
@@ -28,9 +29,11 @@ from fluoroscope.studies.connection.planner import (
     Training,
     largest_batch,
     plan_training,
+    says_why_not,
     verdict,
 )
 from fluoroscope.studies.connection.reasoners import count_parameters, new_reasoner
+from fluoroscope.studies.settings import study_spec
 
 GIB = 2**30
 CARD = 24 * GIB
@@ -274,6 +277,28 @@ def test_the_largest_batch_is_the_last_that_fits(moments):
         last += 1
     assert largest_batch(config, WORK, room, training) == last
     assert largest_batch(config, WORK, needed(1) - 1, training) == 0
+
+
+def test_what_does_not_fit_says_what_would():
+    config = tiny_config(max_steps=2)
+    needed = [plan_training(config, replace(WORK, batch=n)).needs.total for n in (1, 40, 41)]
+    said = says_why_not(config, replace(WORK, batch=100), needed[1])
+    assert needed[1] < needed[2]
+    assert "does not fit. The largest batch that fits is 40, of 10 tokens a text." in said
+    assert "Not even a batch of one text fits." in says_why_not(config, WORK, needed[0] - 1)
+
+
+@pytest.mark.parametrize("arm", ["slots", "transformer"])
+def test_what_the_plans_preset_trains_first_fits_the_plans_card(arm):
+    settings = study_spec("connection", "connection/rtx4090-base", None, [])
+    training, network = settings.training, settings.network
+    assert training.batch_size * training.accumulation == 64
+    made = made_arm(arm, network, network.vocab_size, training.batch_size).config
+    work = Workload(training.batch_size, network.max_source, 8)
+    way = Training(Way("bfloat16", training.checkpoints_steps))
+    assert settings.sweep.largest_gib is not None
+    room = settings.sweep.largest_gib * GIB
+    assert plan_training(made, work, way).verdict(room) == "safe"
 
 
 def test_trainings_on_one_device_each_have_a_process():

@@ -23,7 +23,7 @@ from fluoroscope.studies.connection.made_arms import made_arm
 from fluoroscope.studies.connection.network.network_config import NetworkConfig
 from fluoroscope.studies.connection.phases import PhaseArm, arms_of_phase
 from fluoroscope.studies.connection.planner import Training as Trained
-from fluoroscope.studies.connection.planner import plan_training
+from fluoroscope.studies.connection.planner import plan_training, says_why_not
 from fluoroscope.studies.connection.steps.cost import arms_cost, words_of
 from fluoroscope.studies.connection.steps.questions import QUESTIONS, load_questions
 from fluoroscope.studies.connection.steps.train import CURVES, merge_trainings
@@ -122,8 +122,9 @@ class PhaseStep(LoopStep):
         if most is None:
             return None
         way = Trained(Way(config.precision, config.training.checkpoints_steps))
-        plan = plan_training(made, work, way)
-        return None if plan.needs.total <= most * _GIB else plan.says(most * _GIB)
+        if plan_training(made, work, way).needs.total <= most * _GIB:
+            return None
+        return says_why_not(made, work, most * _GIB, way)
 
     def _is_kept(self, one: PhaseArm) -> bool:
         is_best = self.phase == "final" and one.name == "best"
