@@ -15,6 +15,12 @@ class ConnectionConfig(ConnectionSettings):
         return [self.seed + i for i in range(self.seeds)]
 
     @property
+    def all_sets(self) -> list[str]:
+        """Every question set that is asked, in a sweep those of its last phase too."""
+        more = self.sweep.final_sets if self.sweep.is_on else []
+        return list(dict.fromkeys([*self.data.sets, *more]))
+
+    @property
     def main_arm(self) -> str:
         """What all others are compared with: the first that was asked for."""
         return self.arms[0] if self.arms else SLOTS

@@ -19,7 +19,12 @@ from fluoroscope.studies.connection.report_sweep import write_sweep_report
 from fluoroscope.studies.connection.settings import ConnectionSettings
 from fluoroscope.studies.connection.spec import ConnectionSpec
 from fluoroscope.studies.connection.steps.phase import PhaseStep
-from fluoroscope.studies.connection.steps.questions import QUESTIONS, QuestionsStep, data_source
+from fluoroscope.studies.connection.steps.questions import (
+    QUESTIONS,
+    QuestionsStep,
+    data_source,
+    set_key,
+)
 from fluoroscope.studies.connection.steps.train import TRAIN, TrainStep
 from fluoroscope.studies.connection.sweep_config import PHASES
 
@@ -37,6 +42,7 @@ class ConnectionStudy(Study[ConnectionSpec, ConnectionConfig]):
                 f"data.sets={spec.data.sets}; give for instance arms=[slots,transformer] "
                 "data=pointer_fixed."
             )
+        _check_names([*spec.data.sets, *(spec.sweep.final_sets if spec.sweep.is_on else [])])
         if spec.wandb:
             check_wandb("wandb")
         known = {name: getattr(spec, name) for name in ConnectionSettings.model_fields}
@@ -44,7 +50,7 @@ class ConnectionStudy(Study[ConnectionSpec, ConnectionConfig]):
 
     def sources(self, config: ConnectionConfig) -> Mapping[str, str]:
         found: dict[str, str] = {}
-        for name in config.data.sets:
+        for name in config.all_sets:
             files = all_files_at(question_place(name, config.data_dir), name)
             found |= {f"{data_source(name)} {file}": hash_ for file, hash_ in fingerprints(files)}
             if (commit := question_commit(name, config.data_dir)) is not None:
@@ -62,3 +68,15 @@ class ConnectionStudy(Study[ConnectionSpec, ConnectionConfig]):
             write_sweep_report(run, run.config, sink)
         elif (run.folder / TRAIN / DONE).exists():
             write_report(run, run.config, sink)
+
+
+def _check_names(sets: Sequence[str]) -> None:
+    """Results stand below the name of their set, so that each has one of its own."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(sets):
+        other = found.setdefault(set_key(name), name)
+        if other != name:
+            raise ConfigError(
+                f"{other} and {name} would both be called {set_key(name)!r} in this run; give one "
+                "of the files another name."
+            )

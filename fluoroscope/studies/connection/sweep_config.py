@@ -1,10 +1,11 @@
 """The four phases of the plan, each of which hands its winner to the next; free of torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from fluoroscope.core.config import Config
+from fluoroscope.data.questions.names import canonical_name
 
 Phase = Literal["phase1", "phase2", "phase3", "phase4", "final"]
 PHASES: tuple[Phase, ...] = ("phase1", "phase2", "phase3", "phase4", "final")
@@ -31,7 +32,7 @@ class SweepConfig(Config):
     fixed_steps: PositiveInt = 4
     """Phase 4: what never stops early."""
 
-    final_sets: list[str] = Field(default_factory=list)
+    final_sets: list[Annotated[str, AfterValidator(canonical_name)]] = Field(default_factory=list)
     """Question sets that only the winner of all phases is trained on, beside those of `data`."""
 
     largest_gib: PositiveFloat | None = None

@@ -59,7 +59,7 @@ class QuestionsStep(MapStep):
         self.config = config
 
     def cost(self) -> Cost:
-        names, data = self.config.data.sets, self.config.data
+        names, data = self.config.all_sets, self.config.data
         rows = sum(sum(questions_of(name, data).values()) for name in names)
         return Cost(
             overhead_s=3.0 * len(names) + 1e-3 * rows,
@@ -70,7 +70,7 @@ class QuestionsStep(MapStep):
         )
 
     def shards(self, run: Run) -> Sequence[Shard]:
-        return [Shard(set_key(name), {"dataset": name}) for name in self.config.data.sets]
+        return [Shard(set_key(name), {"dataset": name}) for name in self.config.all_sets]
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
         config, name, folder = self.config.data, str(shard.params["dataset"]), context.folder
@@ -164,8 +164,9 @@ def prior_answers(run: Run, name: str) -> pl.DataFrame:
 
 
 def set_key(name: str) -> str:
-    """Names a set's folders: a table by its file's name."""
-    return _NOT_IN_A_KEY.sub("-", name.rpartition("/")[2] if ":" in name else name)
+    """Names a set's folders: a table by its file's name, or its folder's."""
+    own = name.partition(":")[2].rstrip("/").rpartition("/")[2] if ":" in name else name
+    return _NOT_IN_A_KEY.sub("-", own).lstrip("_.-") or "table"
 
 
 def data_source(name: str) -> str:

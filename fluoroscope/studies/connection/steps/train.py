@@ -56,7 +56,7 @@ def trainings(config: ConnectionConfig) -> list[Training]:
     arms = list(dict.fromkeys(config.arms))
     found = [
         (place, Training(dataset, arm, seed, config.network, arm, _is_kept(config, arm)))
-        for dataset in config.data.sets
+        for dataset in dict.fromkeys(config.data.sets)
         for place, arm in enumerate(arms)
         for seed in config.all_seeds
     ]

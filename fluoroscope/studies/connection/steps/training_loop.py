@@ -113,6 +113,7 @@ class TrainingLoop:
         self.arm = made_of(run, config, training)
         self.reasoner = new_reasoner(self.arm.config, training.seed)
         self.settings = settings_of(config, training)
+        self._check_steps()
         self.trainer = ReasonerTrainer(
             self.reasoner,
             self._side("train"),
@@ -170,6 +171,13 @@ class TrainingLoop:
         )
         write_tensors(folder / FACTS, found.tensors, {})
         return found.values
+
+    def _check_steps(self) -> None:
+        """The deepest question may be of the test side: not only once all is trained."""
+        is_told = self.settings.thinking.steps == "by_depth" and self.reasoner.max_steps > 0
+        if is_told and isinstance(self.reasoner, SlotNetwork):
+            deepest = max(one.depth or 0 for one in self.asked.questions)
+            self.reasoner.most_steps(self.settings.thinking.steps_per_hop * deepest)
 
     def _about(self) -> dict[str, Any]:  # Any: JSON values.
         match = self.arm.match
