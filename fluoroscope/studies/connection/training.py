@@ -311,10 +311,10 @@ class ReasonerTrainer:
                 f"step {best}."
             )
 
-    def _value(self, row: Row) -> float:
-        """More is better."""
-        value = row[f"validation_{self.config.choose_by}"]
-        return -value if self.config.choose_by == "loss" else value
+    def _value(self, row: Row) -> tuple[float, float]:
+        """More is better; of looks that are as often right, the one that is surer."""
+        is_by_loss = self.config.choose_by == "loss"
+        return 0.0 if is_by_loss else row["validation_accuracy"], -row["validation_loss"]
 
 
 def new_optimiser(reasoner: Reasoner, config: TrainingConfig) -> AdamW:

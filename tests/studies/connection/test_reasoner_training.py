@@ -12,7 +12,7 @@ from fluoroscope.core.sink import Sink
 from fluoroscope.core.tensors import read_state, write_state
 from fluoroscope.models.training.acceleration import Acceleration
 from fluoroscope.studies.connection import objective, training
-from fluoroscope.studies.connection.evaluating import answer_all
+from fluoroscope.studies.connection.evaluating import Answered, answer_all
 from fluoroscope.studies.connection.network.connections.penalties import (
     l0_sparsity,
     spectral_penalty,
@@ -205,6 +205,21 @@ def test_it_ends_early_where_nothing_gets_better_and_keeps_the_best_look():
     trained = toy_reasoner_trainer(settings).train()
     assert (len(trained.curve), trained.best_step) == (3, trained.curve[0]["step"])
     assert [row["is_stopped_early"] for row in trained.curve] == [False, False, True]
+
+
+@pytest.mark.parametrize(("by", "best"), [("accuracy", 3), ("loss", 1)])
+def test_of_looks_that_are_as_often_right_the_surer_one_is_kept(by, best, monkeypatch):
+    looks = iter([(0.5, 1.0), (0.75, 4.0), (0.75, 2.0), (0.75, 3.0)])
+
+    def answer_all(reasoner, asked, *_, **__):
+        accuracy, loss = next(looks)
+        right = np.arange(len(asked)) < round(accuracy * len(asked))
+        n, once = len(asked), np.ones(len(asked), np.int64)
+        return Answered(once[:, None], right, np.full(n, loss), once, np.ones((1, n)))
+
+    monkeypatch.setattr(training, "answer_all", answer_all)
+    trainer = toy_reasoner_trainer(toy_settings(max_epochs=4, choose_by=by))
+    assert trainer.train().best_step == best * trainer.n_iterations // 4
 
 
 def test_a_head_that_learns_to_stop_is_paid_and_its_price_is_reported():
