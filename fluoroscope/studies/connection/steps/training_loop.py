@@ -1,5 +1,6 @@
 """One training as a loop, and what is written when it ends."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from fluoroscope.studies.connection.steps.questions import (
     load_questions,
     set_key,
 )
-from fluoroscope.studies.connection.training import ReasonerTrainer
+from fluoroscope.studies.connection.training import ReasonerTrainer, Row
 from fluoroscope.studies.connection.training_config import Steps, TrainingConfig
 
 CURVE, ANSWERS, TRAINED, STATE = (
@@ -139,7 +140,7 @@ class TrainingLoop:
     def finish(self, folder: Path, sink: Sink) -> None:
         done = self.trainer.result()
         self.reasoner.load_state_dict(done.tensors)
-        write_parquet(folder / CURVE, pl.DataFrame(done.curve, infer_schema_length=None))
+        write_parquet(folder / CURVE, curve_table(done.curve))
         frames = [self._frame(side, self._answered(side)) for side in JUDGED]
         write_parquet(folder / ANSWERS, pl.concat(frames))
         if self.training.is_kept:
@@ -224,6 +225,14 @@ class TrainingLoop:
                 "last_change": _last_changes(found),
             }
         )
+
+
+def curve_table(curve: Sequence[Row]) -> pl.DataFrame:
+    """A row a look. Looks from before a stop come back with their names in another order, which
+    must not be seen in the file.
+    """
+    frame = pl.DataFrame(curve, infer_schema_length=None)
+    return frame.select("step", "epoch", *sorted(set(frame.columns) - {"step", "epoch"}))
 
 
 def _last_changes(found: Answered) -> np.ndarray:
