@@ -90,7 +90,7 @@ class PhaseStep(LoopStep):
                     "role": one.role,
                     "kind": one.kind,
                     "may_win": one.may_win,
-                    "left_out": self._left_out(one, words),
+                    "left_out": self._left_out(one, words, in_full=True),
                     "network": one.network.model_dump(mode="json"),
                     "steps": one.steps,
                 }
@@ -110,8 +110,10 @@ class PhaseStep(LoopStep):
             network, steps = build(NetworkConfig, saved["network"]), saved["steps"]
         return arms_of_phase(self.phase, network, self.config.sweep, steps)
 
-    def _left_out(self, one: PhaseArm, n_words: int) -> str | None:
-        """Why an arm is not trained, or None: it does not fit, or nothing is of its size."""
+    def _left_out(self, one: PhaseArm, n_words: int, *, in_full: bool = False) -> str | None:
+        """Why an arm is not trained, or None: it does not fit, or nothing is of its size. `in_full`
+        says which batch would fit, which takes some seconds to find.
+        """
         most, config = self.config.sweep.largest_gib, self.config
         longest = min(_ANSWER_TOKENS, config.network.max_target)
         work = Workload(config.training.batch_size, config.network.max_source, longest)
@@ -122,9 +124,10 @@ class PhaseStep(LoopStep):
         if most is None:
             return None
         way = Trained(Way(config.precision, config.training.checkpoints_steps))
-        if plan_training(made, work, way).needs.total <= most * _GIB:
+        plan = plan_training(made, work, way)
+        if plan.needs.total <= most * _GIB:
             return None
-        return says_why_not(made, work, most * _GIB, way)
+        return says_why_not(made, work, most * _GIB, way) if in_full else plan.says(most * _GIB)
 
     def _is_kept(self, one: PhaseArm) -> bool:
         is_best = self.phase == "final" and one.name == "best"
