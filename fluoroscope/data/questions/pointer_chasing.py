@@ -9,7 +9,8 @@ random order; no two sides share a graph. `FIXED` (pointer_fixed): one graph, dr
 which the text does not tell and the weights must hold. There are only `n_nodes` questions of each
 depth. Those of depth 1 are the graph itself and are all trained on; of each other depth a quarter
 are tested on and an eighth validated on, and of depths beyond training all are tested on. So test
-and validation begin at depth 2, and training questions are repeated until there are `n_train`.
+and validation begin at depth 2, and training questions are repeated until there are `n_train`; of
+fewer than `n_nodes` of each depth edges are missing, which is said.
 """
 
 from collections.abc import Iterator, Sequence
@@ -154,9 +155,16 @@ class FixedPointers(PointerSet):
     def notes(self) -> tuple[str, ...]:
         n, deepest, trained = self.config.n_nodes, self.config.test_depth, self.config.train_depth
         n_test, n_validation = self._n_held()
+        n_edges = min(n, self.n_each("train"))
+        edges = (
+            "all of depth 1 are trained on"
+            if n_edges == n
+            else f"{n_edges} of depth 1 are trained on, and the other edges of the graph nothing "
+            f"tells (raise n_train to {n * len(self.depths('train'))})"
+        )
         return (
             f"There are {self.item_space():,} different questions of this graph ({n} starts, depths"
-            f" 1 to {deepest}): all of depth 1 are trained on, and of each depth from 2 to "
+            f" 1 to {deepest}): {edges}, and of each depth from 2 to "
             f"{trained} {n_test} are tested on and {n_validation} validated on; of deeper ones all "
             "are tested on; those of training are repeated",
         )

@@ -250,6 +250,14 @@ def test_how_many_questions_there_are_is_said():
     assert counts == {2: 2, 3: 2, 4: 8, 5: 8, 6: 8}
 
 
+@pytest.mark.parametrize(("n_train", "n_edges"), [(96, 16), (90, 15)])
+def test_edges_that_training_does_not_tell_are_said(n_train, n_edges):
+    fixed = question_set("pointer_fixed", SMALL.model_copy(update={"n_train": n_train})).read()
+    assert len({one.source for one in fixed.side("train") if one.depth == 1}) == n_edges
+    assert ("all of depth 1" in fixed.notes[0]) == (n_edges == 16)
+    assert ("15 of depth 1 are trained on" in fixed.notes[0]) == (n_edges == 15)
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_what_is_made_depends_on_the_seed_and_the_settings_alone(name):
     first, again = (question_set(name, FEW).read(seed=0) for _ in range(2))
