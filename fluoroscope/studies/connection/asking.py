@@ -21,6 +21,10 @@ class Asked(NamedTuple):
     hops: tuple[Written, ...] = ()
     """What is to be written after each hop; once all hops are done, the answer."""
 
+    deepest: int | None = None
+    """Hops of the deepest question of the optimiser's step that these are a part of: all parts
+    share out what is supervised over as many, so that they add up."""
+
 
 class Questions:
     """A side of encoded questions, which says more than its texts where it can."""
@@ -43,16 +47,28 @@ class Questions:
         """Tokens of each answer, its end among them."""
         return self._encoded.target.lengths
 
+    def deepest(self, rows: Int[np.ndarray, " b"]) -> int | None:
+        """Hops of the deepest of these questions, where all say so."""
+        return int(self._encoded.depths[rows].max()) if self.says_depths else None
+
     def ask(
-        self, rows: Int[np.ndarray, " b"], device: torch.device | str, *, with_hops: bool = False
+        self,
+        rows: Int[np.ndarray, " b"],
+        device: torch.device | str,
+        *,
+        with_hops: bool = False,
+        deepest: int | None = None,
     ) -> Asked:
+        """`deepest` is that of all questions of an optimiser's step; by default of these."""
         encoded = self._encoded
         depths, hops = None, ()
+        if deepest is None:
+            deepest = self.deepest(rows)
         if self.says_depths:
             depths = torch.from_numpy(encoded.depths[rows]).to(device)
-        if with_hops and self.says_hops:
+        if with_hops and self.says_hops and deepest is not None:
             hops = tuple(
                 Written(*(tensor.to(device) for tensor in encoded.hop_batch(rows, hop)))
-                for hop in range(1, int(encoded.depths[rows].max()) + 1)
+                for hop in range(1, deepest + 1)
             )
-        return Asked(encoded.batch(rows).to(device), depths, hops)
+        return Asked(encoded.batch(rows).to(device), depths, hops, deepest)

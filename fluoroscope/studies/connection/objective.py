@@ -121,7 +121,7 @@ def _answer(
 ) -> Tensor:
     n_done, texts = len(thought.states) - 1, asked.texts
     if config.thinking.supervised == "every" and n_done > 0:
-        after = list(range(1, n_done + 1))
+        after = list(range(1, _last_step(reasoner, asked, config, n_done) + 1))
         return deep_supervision(
             reasoner,
             thought,
@@ -135,6 +135,14 @@ def _answer(
         return _hops(reasoner, asked, config, thought, n_targets)
     logits = reasoner.logits(thought, texts.target_in)
     return answer_loss(logits, texts.labels, config.label_smoothing, n_targets)
+
+
+def _last_step(reasoner: Reasoner, asked: Asked, config: TrainingConfig, n_done: int) -> int:
+    """That the whole step of the optimiser does: texts of this part may all be done before."""
+    if config.thinking.steps != "by_depth" or asked.deepest is None:
+        return n_done
+    whole = config.thinking.steps_per_hop * asked.deepest
+    return min(max(n_done, whole), max(n_done, reasoner.max_steps))
 
 
 def _hops(

@@ -85,6 +85,7 @@ def translate(given: Settings) -> tuple[Settings, tuple[str, ...]]:
         return given, ()
     ours: Settings = {}
     notes: list[str] = []
+    said: dict[str, tuple[str, Value]] = {}
     flat = _flat(_of_one_network(given, notes))
     if flat.get("fp16") and flat.get("bf16"):
         raise ConfigError(
@@ -95,6 +96,11 @@ def translate(given: Settings) -> tuple[Settings, tuple[str, ...]]:
         _put(ours, "training.precision", "float32")
     for key, value in flat.items():
         if key in TAKEN:
+            other, before = said.setdefault(TAKEN[key], (key, value))
+            if before != value:
+                raise ConfigError(
+                    f"{other}={before} and {key}={value} are both {TAKEN[key]}; give one of them."
+                )
             _put(ours, TAKEN[key], value)
             notes.append(f"{key} is taken as {TAKEN[key]}={value}.")
         elif key in _READERS:

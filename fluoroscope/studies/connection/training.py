@@ -203,12 +203,13 @@ class ReasonerTrainer:
         # Texts of about one length pass together, whatever parts there are.
         mine = mine[np.argsort(self._train.lengths[mine], kind="stable")]
         drawn = self._drawn_steps(iteration)
+        deepest = self._train.deepest(rows)
         asks_hops = self.config.thinking.supervised == "hops"
         self.reasoner.train()
         for number, some in enumerate(np.array_split(mine, self._n_parts)):
             if len(some) == 0:
                 continue
-            asked = self._train.ask(some, self._device, with_hops=asks_hops)
+            asked = self._train.ask(some, self._device, with_hops=asks_hops, deepest=deepest)
             draws = torch_stream(self._seed, "penalties", iteration, number)
             with self._dropout(iteration, number), mates.autocast():
                 cost = cost_of(

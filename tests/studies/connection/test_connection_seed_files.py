@@ -104,6 +104,7 @@ def test_every_switch_of_precision_is_answered_for():
         ),
         ({"num_slot": 3, "d_model": 8}, "Did you mean 'num_slots'"),
         ({"base_config": {"d_model": 8}, "d_model": 16}, "given twice"),
+        ({"N": 64, "num_slots": 128}, "N=64 and num_slots=128 are both network.n_slots"),
         ({"scheduler": "cyclic"}, "one of linear_warmup_cosine"),
         ({"decoder_layers": 6, "d_model": 8}, "no key 'decoder_layers'"),
     ],

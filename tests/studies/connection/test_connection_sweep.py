@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -148,14 +149,27 @@ def test_where_nothing_fits_it_is_said_what_to_do(tmp_path):
 
 def test_the_winner_is_of_the_validation_side_and_never_one_that_may_not_win():
     arms = arms_of_phase("phase1", BASE, SweepConfig())
-    rows = [
-        {"dataset": "d", "arm": one.name, "seed": 0, "validation_accuracy": 0.5} for one in arms
+    gains = {"none": 0.4, "transformer": 0.3, "gated": 0.1}
+    trained = [{"dataset": "d", "arm": one.name, "seed": 0, "best_step": 8} for one in arms]
+    looks = [
+        {**row, "step": step, "validation_accuracy": 0.5 + gains.get(row["arm"], 0.0)}
+        for row in trained
+        for step in (4, 8)
     ]
-    for row in rows:
-        row["validation_accuracy"] += {"none": 0.4, "transformer": 0.3, "gated": 0.1}.get(
-            row["arm"], 0.0
-        )
-    assert best_arm(pl.DataFrame(rows), arms)["arm"] == "gated"
+    # A look that was not kept, and a set that others were left out of.
+    looks[1] |= {"step": 12, "validation_accuracy": 1.0}
+    looks.append({**looks[1], "step": 8, "validation_accuracy": 0.5})
+    scalar = {"dataset": "other", "arm": "scalar", "seed": 0, "best_step": 8}
+    frames = [pl.DataFrame(rows) for rows in (looks, trained)]
+    assert best_arm(*frames, arms)["arm"] == "gated"
+    more = [
+        pl.DataFrame([*looks, {**scalar, "step": 8, "validation_accuracy": 0.0}]),
+        pl.DataFrame([*trained, scalar]),
+    ]
+    assert best_arm(*more, arms)["arm"] == "scalar"
+    cannot = [replace(one, may_win=one.name == "gated") for one in arms]
+    with pytest.raises(ConfigError, match="No arm that may go on was trained on all"):
+        best_arm(*more, cannot)
 
 
 @pytest.mark.slow

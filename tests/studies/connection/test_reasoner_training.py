@@ -75,9 +75,14 @@ def test_put_down_after_any_step_it_goes_on_bit_for_bit(thinking, tmp_path):
         assert curve_table(done.curve).write_json() == curve_table(whole.curve).write_json()
 
 
-def test_parts_of_a_step_add_up_to_it():
+@pytest.mark.parametrize("supervised", ["last", "every", "hops"])
+def test_parts_of_a_step_add_up_to_it(supervised):
+    # Of walks of one hop and of two, so that parts are not equally deep.
+    thinking = {"steps": "by_depth", "supervised": supervised}
     whole, parts = (
-        toy_reasoner_trainer(toy_settings(batch_size=size, accumulation=n), exact_network())
+        toy_reasoner_trainer(
+            toy_settings(thinking, batch_size=size, accumulation=n), exact_network()
+        )
         for size, n in ((8, 1), (2, 4))
     )
     close(parts.train(), whole.train())

@@ -26,7 +26,7 @@ from fluoroscope.studies.connection.planner import Training as Trained
 from fluoroscope.studies.connection.planner import plan_training, says_why_not
 from fluoroscope.studies.connection.steps.cost import arms_cost, words_of
 from fluoroscope.studies.connection.steps.questions import QUESTIONS, load_questions
-from fluoroscope.studies.connection.steps.train import CURVES, merge_trainings
+from fluoroscope.studies.connection.steps.train import CURVES, TRAININGS, merge_trainings
 from fluoroscope.studies.connection.steps.training_loop import Training, TrainingLoop
 from fluoroscope.studies.connection.sweep_config import PHASES, Phase
 
@@ -97,7 +97,9 @@ class PhaseStep(LoopStep):
                 for one in arms
             ],
         )
-        winner = best_arm(pl.read_parquet(folder / CURVES), arms)
+        winner = best_arm(
+            pl.read_parquet(folder / CURVES), pl.read_parquet(folder / TRAININGS), arms
+        )
         chosen = next(one for one in arms if one.name == winner["arm"])
         handed = {"network": chosen.network.model_dump(mode="json"), "steps": chosen.steps}
         write_json(folder / WINNER, {**winner, **handed})
@@ -134,13 +136,23 @@ class PhaseStep(LoopStep):
         return self.config.keep == "all" or (self.config.keep == "main" and is_best)
 
 
-def best_arm(curves: pl.DataFrame, arms: Sequence[PhaseArm]) -> dict[str, Any]:  # Any: JSON.
-    """The arm that may win with the best validation accuracy: of each training its best look, the
-    mean over question sets and seeds; the first in the order of arms of equals. Test sides have no
-    say.
+def best_arm(
+    curves: pl.DataFrame, trainings: pl.DataFrame, arms: Sequence[PhaseArm]
+) -> dict[str, Any]:  # Any: JSON.
+    """The arm that may win with the best validation accuracy: of each training the look that it
+    kept, the mean over question sets and seeds; the first in the order of arms of equals. Test
+    sides have no say, and an arm that was left out of a question set cannot win.
     """
-    best = curves.group_by("arm", "dataset", "seed").agg(pl.col("validation_accuracy").max())
-    means = dict(best.group_by("arm").agg(pl.col("validation_accuracy").mean()).iter_rows())
-    candidates = [one.name for one in arms if one.may_win and one.name in means]
-    winner = max(candidates, key=lambda name: means[name])
-    return {"arm": winner, "validation_accuracy": {name: means[name] for name in candidates}}
+    keys = ["arm", "dataset", "seed"]
+    kept = curves.join(trainings.select(*keys, pl.col("best_step").alias("step")), [*keys, "step"])
+    means = kept.group_by("arm").agg(pl.col("validation_accuracy").mean(), pl.len().alias("n"))
+    n = max(means["n"], default=0)
+    found = {arm: value for arm, value, own in means.iter_rows() if own == n}
+    candidates = [one.name for one in arms if one.may_win and one.name in found]
+    if not candidates:
+        raise ConfigError(
+            "No arm that may go on was trained on all question sets; give more with "
+            "sweep.largest_gib, or a smaller network."
+        )
+    winner = max(candidates, key=lambda name: found[name])
+    return {"arm": winner, "validation_accuracy": {name: found[name] for name in candidates}}
