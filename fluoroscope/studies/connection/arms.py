@@ -77,6 +77,7 @@ def as_planned(network: NetworkConfig) -> NetworkConfig:
             "halting": HaltingConfig(),
             "noise": 0.0,
             "spread": 0.02,
+            "neighbours": 0,
             "output": network.output.model_copy(
                 update={"name": "slots_to_sequence", "reads_tokens": False}
             ),

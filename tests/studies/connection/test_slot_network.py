@@ -112,6 +112,18 @@ def test_a_gated_step_is_its_formula(recalls):
 
 
 @torch.no_grad()
+def test_a_token_hears_its_neighbours_and_no_padding():
+    network = tiny_network(neighbours=1, output=DECODER).double()
+    ids, mask = some_texts()
+    x, conv = network.embedding(ids), network.neighbours.conv
+    for row, at in ((0, 0), (1, 1), (2, int(mask[2].sum()) - 1)):
+        near = [at + step for step in (-1, 0, 1) if 0 <= at + step < int(mask[row].sum())]
+        heard = sum(conv.weight[:, :, each - at + 1] @ x[row, each] for each in near) + conv.bias
+        found = network.neighbours(x, mask)[row, at]
+        torch.testing.assert_close(found, x[row, at] + heard, **CLOSE)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("make", [tiny_network, partial(tiny_baseline, LoopedConfig)])
 def test_noise_is_of_the_size_asked_for_and_only_in_training(make):
     reasoner = make(noise=0.1, max_steps=1, dropout=0.0)

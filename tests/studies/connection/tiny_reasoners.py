@@ -66,6 +66,10 @@ REASONERS: Mapping[str, Callable[[], Reasoner]] = {
         routing={"every_step": True, "learns_slots": True, "n_heads": 2},
     ),
     "learned when to stop": lambda: learned_to_stop(),
+    "hears neighbours": lambda: tiny_network(neighbours=2, n_source_layers=1, output=DECODER),
+    "a Transformer that hears neighbours": lambda: tiny_baseline(
+        TransformerConfig, n_encoder_layers=1, neighbours=1
+    ),
     "does not think": lambda: tiny_network(max_steps=0, output=DECODER),
     "a Transformer": lambda: tiny_baseline(TransformerConfig, n_encoder_layers=2),
     "latents": lambda: tiny_baseline(PerceiverConfig, n_latents=5, max_steps=4),

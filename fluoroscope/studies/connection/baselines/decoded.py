@@ -15,7 +15,11 @@ from fluoroscope.studies.connection.baselines.baseline_config import (
 )
 from fluoroscope.studies.connection.network.answer_decoder import AnswerDecoder
 from fluoroscope.studies.connection.network.blocks import DecoderCache, EncoderBlock, noisy
-from fluoroscope.studies.connection.network.embedding import Embedding, spread_embeddings
+from fluoroscope.studies.connection.network.embedding import (
+    Embedding,
+    Neighbours,
+    spread_embeddings,
+)
 from fluoroscope.studies.connection.network.reasoner import (
     Ids,
     Mask,
@@ -40,6 +44,8 @@ class DecodedReasoner(Reasoner):
         self.source = Embedding(
             config.vocab_size, config.d_model, config.max_source, config.pad_id, config.dropout
         )
+        n = config.neighbours
+        self.neighbours = Neighbours(config.d_model, n) if n else None
         self.decoder = AnswerDecoder(
             config.vocab_size,
             config.d_model,
@@ -52,6 +58,11 @@ class DecodedReasoner(Reasoner):
         # As that of a slot network with a decoder.
         nn.init.orthogonal_(self.decoder.head.weight)
         spread_embeddings(self, config.spread)
+
+    def text(self, ids: Ids, mask: Mask) -> Text:
+        """The text's tokens, before anything is done with them."""
+        x = self.source(ids)
+        return x if self.neighbours is None else self.neighbours(x, mask)
 
     def logits(
         self, thought: Thought, target_in: Int[Tensor, "b t"], after: int | None = None
@@ -118,7 +129,7 @@ class RepeatingReasoner(DecodedReasoner):
     ) -> Thought:
         wanted = self.max_steps if n_steps is None else n_steps
         states_mask = self.states_mask(mask)
-        text = self.text_norm(self.source(ids))
+        text = self.text_norm(self.text(ids, mask))
         states = self.start(text, mask)
         if self.training:
             states = noisy(states, self.noise)

@@ -122,6 +122,7 @@ def like(network: NetworkConfig, family: Family) -> BaselineConfig:
         "dropout": network.dropout,
         "noise": network.noise,
         "spread": network.spread,
+        "neighbours": network.neighbours,
         "pad_id": network.pad_id,
         "n_heads": output.n_heads,
         "n_decoder_layers": output.n_layers if output.name == "decoder" else 1,

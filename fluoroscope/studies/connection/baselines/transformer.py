@@ -25,7 +25,7 @@ class Transformer(DecodedReasoner):
             raise ModelError(
                 f"A Transformer repeats nothing: n_steps must be None or 0, got {n_steps}."
             )
-        x = self.source(ids)
+        x = self.text(ids, mask)
         for block in self.blocks:
             x = block(x, mask)
         return Thought(

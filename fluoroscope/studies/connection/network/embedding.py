@@ -1,7 +1,7 @@
 """Tokens and their places as vectors; learned, as in the plan."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fluoroscope.core.errors import ModelError
@@ -42,6 +42,22 @@ class Embedding(nn.Module):
         steps = torch.arange(ids.shape[1], device=ids.device)
         where = steps + (first if isinstance(first, int) else first[:, None])
         return self.dropout(self.tokens(ids) + self.places(where))
+
+
+class Neighbours(nn.Module):
+    """`x + conv(x)`: each token hears `n` tokens on each side, nothing of padding.
+
+    What stands next to what is otherwise found by attention to places, which small networks need
+    many thousands of texts to learn; Primer (So et al. 2021, arXiv:2109.08668) has convolutions
+    behind its queries, keys and values. Pairs of words are then read as easily as single ones.
+    """
+
+    def __init__(self, d_model: int, n: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(d_model, d_model, 2 * n + 1, padding=n)
+
+    def forward(self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"]) -> Tensor:
+        return x + self.conv((x * mask[..., None]).mT).mT
 
 
 @torch.no_grad()

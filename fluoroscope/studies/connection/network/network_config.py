@@ -110,6 +110,10 @@ class ReasonerConfig(Config):
     layers add to them 0.02 is next to nothing: a text whose words have to be found by each other
     is learned many times sooner from 1."""
 
+    neighbours: NonNegativeInt = 0
+    """Tokens on each side that each token of a text hears first of all, by a convolution; the plan
+    has none."""
+
     noise: NonNegativeFloat = 0.0
     """In training, what is added at random to the first states and to those after each step of
     thought: its standard deviation in root mean squares of a state. What a state need not know is

@@ -20,6 +20,7 @@ from fluoroscope.studies.connection.network.connections.base import make_connect
 from fluoroscope.studies.connection.network.embedding import (
     FIRST_SPREAD,
     Embedding,
+    Neighbours,
     spread_embeddings,
 )
 from fluoroscope.studies.connection.network.halting import HALTING
@@ -56,6 +57,7 @@ class SlotNetwork(Reasoner):
         self.embedding = Embedding(
             config.vocab_size, d_model, n_places, config.pad_id, config.dropout
         )
+        self.neighbours = Neighbours(d_model, config.neighbours) if config.neighbours else None
         self.source = nn.ModuleList(
             EncoderBlock(d_model, n_heads, dropout=config.dropout)
             for _ in range(config.n_source_layers)
@@ -167,6 +169,8 @@ class SlotNetwork(Reasoner):
                 "or give a larger max_source."
             )
         x = self.embedding(ids)
+        if self.neighbours is not None:
+            x = self.neighbours(x, mask)
         for block in self.source:
             x = block(x, mask)
         return self.source_norm(x)
