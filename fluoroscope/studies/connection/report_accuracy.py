@@ -84,13 +84,14 @@ def add_depth(report: Report, found: Findings) -> None:
     if not sets:
         return
     report.section("Accuracy by depth")
-    panels, rows, references = {}, [], []
+    panels, rows, ranges, references = {}, [], [], []
     for one in sets:
         own = [row for arm in one.arms for row in _by_depth(found, one, arm)]
         rows += own
         panels[one.name] = [_curve(arm, own) for arm in one.arms]
         trained = [int(depth) for depth in one.about["depths"]["train"]]
         references.append(max(trained))
+        ranges += [row for arm in one.arms for row in _by_range(found, one, arm, max(trained))]
         report.text(
             f"**{one.name}** was trained on depths {min(trained)} to {max(trained)}; what is "
             "deeper was never seen."
@@ -101,8 +102,10 @@ def add_depth(report: Report, found: Findings) -> None:
         Chart.grid(panels, x="depth", y="test accuracy", references=line, columns=2),
         "Test accuracy by the hops that the answer takes, with 95 % intervals.",
     )
+    frame = without_nan(pl.DataFrame(ranges, infer_schema_length=None))
+    report.table("depth_ranges", frame, "All walks of a trained depth together, and all deeper.")
     frame = without_nan(pl.DataFrame(rows, infer_schema_length=None))
-    report.table("depths", frame, "The same numbers.")
+    report.table("depths", frame, "The same by depth; fewer than ten questions have no interval.")
 
 
 def _accuracy(one: SetFindings, arm: str) -> Row:
@@ -120,15 +123,34 @@ def _accuracy(one: SetFindings, arm: str) -> Row:
 
 
 def _by_depth(found: Findings, one: SetFindings, arm: str) -> list[Row]:
-    rows, groups = [], [question.group_id for question in one.asked.side("test")]
-    for depth in one.all_depths:
-        is_in = np.array([own == depth for own in one.depths])
-        own_groups = [group for group, kept in zip(groups, is_in, strict=True) if kept]
-        draws = Draws(own_groups, len(one.arms[arm]), found.config.seed)
-        interval = accuracy_interval(one.arms[arm][:, is_in], draws)
-        row: Row = {"data_set": one.name, "arm": arm, "depth": depth}
-        rows.append({**row, **_ends("accuracy", interval), "n": int(is_in.sum())})
-    return rows
+    return [
+        {
+            "data_set": one.name,
+            "arm": arm,
+            "depth": depth,
+            **_among(found, one, arm, [own == depth for own in one.depths]),
+        }
+        for depth in one.all_depths
+    ]
+
+
+def _by_range(found: Findings, one: SetFindings, arm: str, trained: int) -> list[Row]:
+    is_deeper = [own is not None and own > trained for own in one.depths]
+    ranges = {"trained": [not own for own in is_deeper], "deeper": is_deeper}
+    return [
+        {"data_set": one.name, "arm": arm, "depths": name, **_among(found, one, arm, which)}
+        for name, which in ranges.items()
+        if any(which)
+    ]
+
+
+def _among(found: Findings, one: SetFindings, arm: str, which: list[bool]) -> Row:
+    """Accuracy in these questions of the test side."""
+    groups = [question.group_id for question in one.asked.side("test")]
+    own = [group for group, kept in zip(groups, which, strict=True) if kept]
+    draws = Draws(own, len(one.arms[arm]), found.config.seed)
+    interval = accuracy_interval(one.arms[arm][:, np.array(which)], draws)
+    return {**_ends("accuracy", interval), "n": sum(which)}
 
 
 def _curve(arm: str, rows: list[Row]) -> Line:

@@ -46,7 +46,8 @@ def add_networks(report: Report, run: Run, found: Findings) -> None:
     )
     report.table("networks", means.rename({"dataset": "data_set"}), "What slot networks are like.")
     for one in found.sets:
-        _add_steps(report, one)
+        if found.config.training.thinking.steps == "halting":
+            _add_steps(report, one)
         _add_graphs(report, run, found, one)
 
 
@@ -55,7 +56,7 @@ def _has_slots(found: Findings) -> bool:
 
 
 def _add_steps(report: Report, one: SetFindings) -> None:
-    """Steps of thought against difficulty, where both differ."""
+    """Steps of thought against difficulty, where both differ and nobody was told how many."""
     rows = one.answers.filter(pl.col("n_steps") > 0)
     if len(one.all_depths) < 2 or rows["n_steps"].n_unique() < 2:
         return

@@ -55,6 +55,12 @@ def test_what_the_report_says_is_what_was_answered(done):
         assert said == pytest.approx(answers.filter(arm=arm)["is_right"].mean())
     depths = pl.read_csv(done.folder / "tables" / "depths.csv")
     assert set(depths["depth"]) == set(answers["depth"])
+    ranges = pl.read_csv(done.folder / "tables" / "depth_ranges.csv")
+    for arm, own in ranges.group_by("arm"):
+        right = own["accuracy"] * own["n"]
+        by_depth = depths.filter(pl.col("arm") == arm[0])
+        assert right.sum() == pytest.approx((by_depth["accuracy"] * by_depth["n"]).sum())
+        assert own["depths"].to_list() == ["trained", "deeper"]
     assert (done.folder / "report.html").stat().st_size > 10_000
 
 
