@@ -204,7 +204,8 @@ class Words:
             return Fitted(base_rate(labels))
         inside = csr_array(words.fit(x.tolist()).transform(x.tolist()))
         model, _ = tuned(inside, labels, groups, tuple(100 * c for c in self.penalties), seed)
-        return Fitted(lambda rows: _probability(model)(words.transform(rows.tolist())))
+        told = model.predict_proba
+        return Fitted(lambda rows: told(csr_array(words.transform(rows.tolist())))[:, 1])
 
 
 def base_rate(labels: Bool[np.ndarray, " n"]) -> Scores:
