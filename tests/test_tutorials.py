@@ -222,8 +222,9 @@ def test_a_step_says_a_node_and_every_slot_is_patched_with_another_walk(reasoned
     said, patched = reasoned.printed[-2:]
     nodes = re.findall(r"'(n?\d*)'", said)
     assert len(nodes) == 7 + 3
-    as_it_is, *slots, other = patched.splitlines()
+    as_it_is, *slots, together, other = patched.splitlines()
     assert len(slots) == 8
+    assert re.match(r"all n\d$", together)
     assert re.match(r"The other walk ends at n\d$", other)
     # After the last of its steps the network has said what `generate` writes.
     assert nodes[6] == as_it_is.removeprefix("As it is: ")
