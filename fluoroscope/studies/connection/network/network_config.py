@@ -106,9 +106,7 @@ class ReasonerConfig(Config):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
     spread: PositiveFloat = 0.02
-    """Standard deviation of first embeddings of words and places, as in the plan. Next to what
-    layers add to them 0.02 is next to nothing: a text whose words have to be found by each other
-    is learned many times sooner from 1."""
+    """Standard deviation of first embeddings of words and places; 0.02 is the plan's."""
 
     neighbours: NonNegativeInt = 0
     """Tokens on each side that each token of a text hears first of all, by a convolution; the plan
@@ -116,8 +114,9 @@ class ReasonerConfig(Config):
 
     noise: NonNegativeFloat = 0.0
     """In training, what is added at random to the first states and to those after each step of
-    thought: its standard deviation in root mean squares of a state. What a state need not know is
-    lost in it, so that a step must go by what it finds, and not by what a walk began with."""
+    thought: its standard deviation in root mean squares of a state. It is there
+    to drown what a state need not know, so that a step goes by what it finds, and not by what a
+    walk began with."""
 
     pad_id: NonNegativeInt = 0
 
