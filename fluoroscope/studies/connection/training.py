@@ -1,29 +1,26 @@
 """Trains a reasoner, one step of its optimiser after the other, and keeps its best states.
 
-It can be put down after any step and taken up bit for bit: the batches of an epoch depend on the
-seed and the epoch; dropout, and the number of steps of thought where it is drawn, on the seed and
-the step; the rest is in `state`. As one of several processes it reads its slice of the same
-batches; gradients are those of the whole batch.
+Where the number of steps of thought is drawn, it depends on the seed and the step; all else is as
+in `ValidatedTrainer`.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 
 from fluoroscope.core.errors import ConfigError, DoesNotFitError, NumericsError
-from fluoroscope.core.seeding import derive_seed, stream, torch_stream
-from fluoroscope.core.sink import SILENT, Sink
+from fluoroscope.core.seeding import stream, torch_stream
+from fluoroscope.core.sink import Sink
 from fluoroscope.core.tensors import State
 from fluoroscope.data.labelled.batches import epoch_batches
 from fluoroscope.models.training.acceleration import Acceleration
-from fluoroscope.models.training.rates import rate_share, set_rates
+from fluoroscope.models.training.validated_trainer import Course, Learned, Row, ValidatedTrainer
 from fluoroscope.studies.connection.asking import Questions
 from fluoroscope.studies.connection.baselines.decoded import RepeatingReasoner
 from fluoroscope.studies.connection.evaluating import answer_all
@@ -31,8 +28,6 @@ from fluoroscope.studies.connection.network.reasoner import Reasoner
 from fluoroscope.studies.connection.network.slot_network import SlotNetwork
 from fluoroscope.studies.connection.objective import PARTS, cost_of
 from fluoroscope.studies.connection.training_config import TrainingConfig
-
-Row = dict[str, Any]  # Any: a number of a look, or whether training ended with it.
 
 
 class TrainedReasoner(NamedTuple):
@@ -50,7 +45,7 @@ class TrainedReasoner(NamedTuple):
     """Parts that a batch was read in, to fit."""
 
 
-class ReasonerTrainer:
+class ReasonerTrainer(ValidatedTrainer[TrainedReasoner]):
     """`reasoner` is trained in place and moved to `device`; at the end it is in its last state.
 
     The best look is the one with the best `config.choose_by` on the validation side, the earliest
@@ -80,70 +75,33 @@ class ReasonerTrainer:
             reasoner.checkpoints_steps = config.checkpoints_steps
         self._train, self._validation = train, validation
         self._eos_id, self._max_tokens, self._eval_batch = eos_id, max_tokens, eval_batch
-        self._seed, self._device = seed, torch.device(device)
-        self._mates = Acceleration(config.precision, device)
-        self._steps_of_epoch = -(-len(train) // self._rows_of_step)
-        self.n_iterations = config.max_epochs * self._steps_of_epoch
-        self._optimiser = new_optimiser(reasoner, config)
-        groups = self._optimiser.param_groups
-        self._parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
-        self._order: tuple[int, list[np.ndarray]] | None = None
-        self._n_parts, self._n_steps = config.accumulation, 0
-        self._sums: dict[str, float] = {}
-        self._curve: list[Row] = []
-        self._best: dict[str, Tensor] = {}
-        self._best_row = -1
+        per_epoch, settings = -(-len(train) // self._rows_of_step), config.optimiser
+        n_steps = config.max_epochs * per_epoch
+        course = Course(
+            steps_of_epoch=per_epoch,
+            n_steps=n_steps,
+            n_planned=n_steps,
+            patience=config.patience,
+            peak=settings.learning_rate,
+            schedule=settings.schedule,
+            warmup_share=settings.warmup_share,
+            floor=settings.floor,
+            clip=settings.clip,
+        )
+        mates = Acceleration(config.precision, device)
+        super().__init__(new_optimiser(reasoner, config), course, mates, seed=seed)
+        self._n_parts = config.accumulation
 
     @property
     def _rows_of_step(self) -> int:
         return self.config.batch_size * self.config.accumulation
 
-    @property
-    def is_done(self) -> bool:
-        """Whether further iterations do nothing, be it as there was no improvement."""
-        is_stopped = bool(self._curve) and self._curve[-1]["is_stopped_early"]
-        return is_stopped or self._n_steps >= self.n_iterations
-
-    def advance(self, iteration: int, sink: Sink = SILENT) -> None:
-        """Does step number `iteration`, and looks at the validation side where it is due."""
-        if self.is_done:
-            return
-        assert iteration == self._n_steps, f"step {self._n_steps} is next, not {iteration}"
-        rate = self._step(iteration, sink)
-        self._n_steps += 1
-        is_epoch = self._n_steps % self._steps_of_epoch == 0
-        every = self.config.eval_every
-        if is_epoch or (every is not None and self._n_steps % every == 0):
-            self._look(rate, sink)
-
-    def train(self, sink: Sink = SILENT) -> TrainedReasoner:
-        """All that is left, for use without a run."""
-        for iteration in range(self._n_steps, self.n_iterations):
-            self.advance(iteration, sink)
-            sink.progress(iteration + 1, self.n_iterations, "steps")
-        return self.result()
-
     def state(self) -> State:
-        return {
-            "n_steps": self._n_steps,
-            "n_parts": self._n_parts,
-            "tensors": self.reasoner.state_dict(),
-            "optimiser": self._optimiser.state_dict()["state"],
-            "scaler": self._mates.state(),
-            "sums": dict(self._sums),
-            "curve": [dict(row) for row in self._curve],
-            "best": self._best,
-            "best_row": self._best_row,
-        }
+        return {**super().state(), "n_parts": self._n_parts}
 
     def load(self, state: State) -> None:
-        self._n_steps, self._n_parts = state["n_steps"], state["n_parts"]
-        self.reasoner.load_state_dict(state["tensors"])
-        whole = self._optimiser.state_dict()
-        self._optimiser.load_state_dict({**whole, "state": state["optimiser"]})
-        self._mates.load(state["scaler"])
-        self._sums, self._curve = dict(state["sums"]), [dict(row) for row in state["curve"]]
-        self._best, self._best_row = state["best"], state["best_row"]
+        super().load(state)
+        self._n_parts = state["n_parts"]
 
     def result(self) -> TrainedReasoner:
         """The best look so far; there must have been one."""
@@ -151,33 +109,12 @@ class ReasonerTrainer:
         best = self._curve[self._best_row]["step"]
         return TrainedReasoner(self._best, self._curve, best, self._n_steps, self._n_parts)
 
-    def _step(self, iteration: int, sink: Sink) -> float:
-        """Learns from the batches of one step; the rate it did so with."""
-        rows, config = self._rows(iteration), self.config.optimiser
-        part = rate_share(
-            iteration, self.n_iterations, config.schedule, config.warmup_share, config.floor
-        )
-        set_rates(self._optimiser, part)
-        sums = self._learned(rows, iteration, sink)
-        self._mates.total_gradients(self._parameters)
-        norm = self._mates.clip(self._optimiser, self._parameters, config.clip)
-        found = self._totals(sums)
-        is_norm = math.isfinite(norm) or self._mates.may_be_infinite
-        if not (math.isfinite(found["answer"]) and is_norm):
-            raise NumericsError(
-                f"In step {iteration + 1} of {self.n_iterations} the loss is {found['answer']:g} "
-                f"and the norm of its gradient {norm:g}. Give a smaller learning_rate than "
-                f"{config.learning_rate:.2g}, a longer warm-up, or precision=float32."
-            )
-        self._mates.step(self._optimiser)
-        for name, value in {**found, "grad_norm": norm, "n": 1.0}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        return config.learning_rate * part
+    def _learned(self, rows: Int[np.ndarray, " n"], iteration: int, sink: Sink) -> Learned:
+        """In more parts where memory does not do."""
+        told = self._totals(self._fitted(rows, iteration, sink))
+        return Learned(told["answer"], told)
 
-    def _learned(
-        self, rows: Int[np.ndarray, " n"], iteration: int, sink: Sink
-    ) -> dict[str, Tensor]:
-        """Leaves the gradients of all rows together; in more parts where memory does not do."""
+    def _fitted(self, rows: Int[np.ndarray, " n"], iteration: int, sink: Sink) -> dict[str, Tensor]:
         while True:
             try:
                 self._optimiser.zero_grad(set_to_none=True)
@@ -242,34 +179,28 @@ class ReasonerTrainer:
         luck = stream(self._seed, "steps of thought", iteration)
         return int(luck.integers(1, self.reasoner.max_steps + 1))
 
-    @contextmanager
-    def _dropout(self, iteration: int, part: int) -> Iterator[None]:
-        """What is dropped depends on the seed, the step, the part and the process alone."""
-        seed = derive_seed(self._seed, "dropout", iteration, part, self._mates.rank)
-        on_gpu = self._device.type == "cuda"
-        with torch.random.fork_rng([self._device] if on_gpu else []):
-            torch.default_generator.manual_seed(seed)
-            if on_gpu:
-                # Not `torch.manual_seed`, which would move the streams of other devices.
-                with torch.cuda.device(self._device):
-                    torch.cuda.manual_seed(seed)
-            yield
+    def _batches(self, epoch: int) -> list[Int[np.ndarray, " n"]]:
+        return epoch_batches(
+            self._train.lengths,
+            self._rows_of_step,
+            self._seed,
+            epoch,
+            drop_last=False,
+            bucketed=True,
+        )
 
-    def _rows(self, iteration: int) -> Int[np.ndarray, " n"]:
-        epoch, place = divmod(iteration, self._steps_of_epoch)
-        if self._order is None or self._order[0] != epoch:
-            batches = epoch_batches(
-                self._train.lengths,
-                self._rows_of_step,
-                self._seed,
-                epoch,
-                drop_last=False,
-                bucketed=True,
-            )
-            self._order = epoch, batches
-        return self._order[1][place]
+    def _is_due(self) -> bool:
+        every = self.config.eval_every
+        is_epoch = self._n_steps % self._course.steps_of_epoch == 0
+        return is_epoch or (every is not None and self._n_steps % every == 0)
 
-    def _look(self, rate: float, sink: Sink) -> None:
+    def _tensors(self) -> dict[str, Tensor]:
+        return self.reasoner.state_dict()
+
+    def _load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.reasoner.load_state_dict(tensors)
+
+    def _look(self, rate: float) -> Row:
         found = answer_all(
             self.reasoner,
             self._validation,
@@ -280,11 +211,12 @@ class ReasonerTrainer:
             device=str(self._device),
             mates=self._mates,
         )
-        n = self._sums.pop("n")
+        sums = dict(self._sums)
+        n = sums.pop("n_steps")
         row: Row = {
             "step": self._n_steps,
-            "epoch": self._n_steps / self._steps_of_epoch,
-            **{f"train_{name}": value / n for name, value in sorted(self._sums.items())},
+            "epoch": self._n_steps / self._course.steps_of_epoch,
+            **{f"train_{name}": value / n for name, value in sorted(sums.items())},
             "learning_rate": rate,
             "validation_accuracy": float(found.is_exact.mean()),
             "validation_loss": float(found.losses.mean()),
@@ -295,24 +227,9 @@ class ReasonerTrainer:
                 f"After step {self._n_steps} answers of the validation side have no loss that is a "
                 "number. Give a smaller learning_rate, or precision=float32."
             )
-        sink.metrics(self._n_steps, {name: row[name] for name in row if name != "step"})
-        self._sums = {}
-        self._curve.append(row)
-        if self._best_row < 0 or self._value(row) > self._value(self._curve[self._best_row]):
-            self._best_row = len(self._curve) - 1
-            tensors = self.reasoner.state_dict()
-            self._best = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        patience, n_worse = self.config.patience, len(self._curve) - 1 - self._best_row
-        is_out = patience is not None and n_worse >= patience
-        row["is_stopped_early"] = is_out and self._n_steps < self.n_iterations
-        if row["is_stopped_early"]:
-            best = self._curve[self._best_row]["step"]
-            sink.message(
-                f"Training ends after step {self._n_steps}: its validation side was best after "
-                f"step {best}."
-            )
+        return row
 
-    def _value(self, row: Row) -> tuple[float, float]:
+    def _value(self, row: Row) -> tuple[float, ...]:
         """More is better; of looks that are as often right, the one that is surer."""
         is_by_loss = self.config.choose_by == "loss"
         return 0.0 if is_by_loss else row["validation_accuracy"], -row["validation_loss"]

@@ -1,16 +1,14 @@
 """A training goes on bit for bit, whoever shares it, and no text is left out of it."""
 
-import threading
-
 import numpy as np
 import pytest
 import torch
+from threaded import trained_together
 from training_toys import TOKENIZER, questions, toy_network, toy_reasoner_trainer, toy_settings
 
 from fluoroscope.core.errors import ConfigError, DoesNotFitError, NumericsError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.tensors import read_state, write_state
-from fluoroscope.models.training.acceleration import Acceleration
 from fluoroscope.studies.connection import objective, training
 from fluoroscope.studies.connection.evaluating import Answered, answer_all
 from fluoroscope.studies.connection.network.connections.penalties import (
@@ -88,43 +86,11 @@ def test_parts_of_a_step_add_up_to_it(supervised):
     close(parts.train(), whole.train())
 
 
-class Threaded(Acceleration):
-    """Processes that are threads: their sums are made in a list."""
-
-    def join(self, rank, shared, barrier):
-        self.n_processes, self.rank = len(shared), rank
-        self._shared, self._barrier = shared, barrier
-
-    def total(self, values):
-        self._shared[self.rank] = values.clone()
-        self._barrier.wait()
-        total = torch.stack(self._shared).sum(dim=0)
-        self._barrier.wait()
-        return total
-
-
 def test_processes_that_share_a_training_do_what_one_does():
     settings = toy_settings({"steps": "halting"})
     wanted = toy_reasoner_trainer(settings, exact_network(), n=17).train()
-    shared, barrier, found = [None] * 2, threading.Barrier(2), {}
     trainers = [toy_reasoner_trainer(settings, exact_network(), n=17) for _ in range(2)]
-    for rank, trainer in enumerate(trainers):
-        trainer._mates = Threaded("float32", "cpu")
-        trainer._mates.join(rank, shared, barrier)
-
-    def work(rank):
-        try:
-            found[rank] = trainers[rank].train()
-        except BaseException:
-            barrier.abort()
-            raise
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 2
+    found = trained_together(trainers)
     same(found[0], found[1])
     close(found[0], wanted)
 

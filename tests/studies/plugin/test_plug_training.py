@@ -112,7 +112,7 @@ def test_early_stopping_survives_a_resume_and_leaves_the_rest_undone(tmp_path):
     assert trainer.is_done
     assert trainer.n_iterations == 12
     assert said.sentences == [
-        "Training ends after epoch 2: its validation side was best after epoch 1."
+        "Training ends after step 8: its validation side was best after step 4."
     ]
     assert same(resumed_after_every_step(config, tmp_path / "state", epochs=3), found)
 

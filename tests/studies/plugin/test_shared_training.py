@@ -2,16 +2,15 @@
 
 import os
 import signal
-import threading
 import time
 
 import pytest
 import torch
 from plug_toys import sgd, shared_toy, toy_config, toy_trainer
+from threaded import trained_together
 
 from fluoroscope.core.errors import ConfigError, NumericsError, RunError
 from fluoroscope.core.sink import Sink
-from fluoroscope.models.training.acceleration import Acceleration
 from fluoroscope.models.training.shared_training import SharedTrainer
 from fluoroscope.studies.plugin.training import TrainedPlug
 
@@ -35,47 +34,15 @@ def close(one, other, atol=1e-5):
         assert row == pytest.approx(wanted, abs=1e-5)
 
 
-class Threaded(Acceleration):
-    """Processes that are threads: their sums are made in a list."""
-
-    def join(self, rank, shared, barrier):
-        self.n_processes, self.rank = len(shared), rank
-        self._shared, self._barrier = shared, barrier
-
-    def total(self, values):
-        self._shared[self.rank] = values.clone()
-        self._barrier.wait()
-        total = torch.stack(self._shared).sum(dim=0)
-        self._barrier.wait()
-        return total
-
-
 @pytest.mark.parametrize("n_processes", [2, 3])
 def test_slices_of_each_batch_give_the_training_of_the_whole(n_processes):
     """25 rows in batches of 8: the last has fewer rows than there are processes."""
     wanted = toy_trainer(toy_config(sgd(), patience=None), dropout=0.0, n=25).train()
-    shared, barrier, found = [None] * n_processes, threading.Barrier(n_processes), {}
-    trainers = []
-    for rank in range(n_processes):
-        trainer = toy_trainer(toy_config(sgd(), patience=None), dropout=0.0, n=25)
-        trainer._mates = Threaded("float32", "cpu")
-        trainer._mates.join(rank, shared, barrier)
-        trainers.append(trainer)
-
-    def work(rank):
-        try:
-            found[rank] = trainers[rank].train()
-        except BaseException:
-            barrier.abort()
-            raise
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(n_processes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == n_processes
-    for one in found.values():
+    trainers = [
+        toy_trainer(toy_config(sgd(), patience=None), dropout=0.0, n=25) for _ in range(n_processes)
+    ]
+    found = trained_together(trainers)
+    for one in found:
         close(one, wanted)
         assert all(torch.equal(one.tensors[name], found[0].tensors[name]) for name in one.tensors)
 

@@ -48,8 +48,9 @@ class Neighbours(nn.Module):
     """`x + conv(x)`: each token hears `n` tokens on each side, nothing of padding.
 
     What stands next to what is otherwise found by attention to places, which small networks may
-    not learn from a hundred thousand texts; Primer (So et al. 2021, arXiv:2109.08668) has convolutions
-    behind its queries, keys and values. Pairs of words are then read as easily as single ones.
+    not learn from a hundred thousand texts; Primer (So et al. 2021, arXiv:2109.08668) has
+    convolutions behind its queries, keys and values. Pairs of words are then read as easily as
+    single ones.
     """
 
     def __init__(self, d_model: int, n: int) -> None:
