@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fluoroscope.data.questions.encoding import EncodedQuestions, QuestionBatch, Written
@@ -46,6 +46,11 @@ class Questions:
     def target_lengths(self) -> Int[np.ndarray, " n"]:
         """Tokens of each answer, its end among them."""
         return self._encoded.target.lengths
+
+    @property
+    def is_target_cut(self) -> Bool[np.ndarray, " n"]:
+        """Whether the answer was too long, so that what is taught and asked is its beginning."""
+        return self._encoded.is_target_cut
 
     def deepest(self, rows: Int[np.ndarray, " b"]) -> int | None:
         """Hops of the deepest of these questions, where all say so."""

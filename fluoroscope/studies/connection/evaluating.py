@@ -29,7 +29,8 @@ class Answered(NamedTuple):
     """Padded behind the end."""
 
     is_exact: Bool[np.ndarray, " n"]
-    """Whether all tokens are those of the answer, the end among them."""
+    """Whether all tokens are those of the answer, the end among them; never where the answer was
+    cut, as its beginning is not the answer."""
 
     losses: Float[np.ndarray, " n"]
     """Mean nats a token of the answer that is asked for, each told the ones before; float64."""
@@ -68,7 +69,8 @@ def answer_all(
             sink.progress(at + 1, len(batches), "batches")
     finally:
         reasoner.train(was_training)
-    return found.together(mates, device)
+    whole = found.together(mates, device)
+    return whole._replace(is_exact=whole.is_exact & ~questions.is_target_cut)
 
 
 class _Found:

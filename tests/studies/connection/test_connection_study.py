@@ -141,6 +141,11 @@ def test_settings_that_mean_nothing_are_refused(changes, error, words):
         ConnectionStudy().resolve(small(**changes))
 
 
+def test_copies_of_a_fixed_graph_are_not_taken_from_its_edges(tmp_path):
+    with pytest.raises(ConfigError, match=r"give data\.made\.n_train=8"):
+        run_small(tmp_path / "runs", data={"n_train": 8})
+
+
 def test_a_table_without_answers_is_refused(tmp_path):
     table = tmp_path / "table.csv"
     pl.DataFrame({"source": [f"text {i}" for i in range(30)]}).write_csv(table)

@@ -1,20 +1,32 @@
 """A training goes on bit for bit, whoever shares it, and no text is left out of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from threaded import trained_together
-from training_toys import TOKENIZER, questions, toy_network, toy_reasoner_trainer, toy_settings
+from training_toys import (
+    TOKENIZER,
+    questions,
+    toy_network,
+    toy_reasoner_trainer,
+    toy_settings,
+    walks,
+)
 
 from fluoroscope.core.errors import ConfigError, DoesNotFitError, NumericsError
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.tensors import read_state, write_state
-from fluoroscope.studies.connection import objective, training
+from fluoroscope.data.questions.encoding import encode_questions
+from fluoroscope.studies.connection import evaluating, objective, training
+from fluoroscope.studies.connection.asking import Questions
 from fluoroscope.studies.connection.evaluating import Answered, answer_all
 from fluoroscope.studies.connection.network.connections.penalties import (
     l0_sparsity,
     spectral_penalty,
 )
+from fluoroscope.studies.connection.network.decoding import answer
 from fluoroscope.studies.connection.network.losses import (
     IGNORED,
     answer_loss,
@@ -255,3 +267,20 @@ def test_answers_do_not_depend_on_batches_and_exact_ones_are_whole():
         for said, labels in zip(found[0].ids, wanted, strict=True)
     ]
     assert found[0].is_exact.tolist() == is_exact
+
+
+def test_the_beginning_of_an_answer_that_was_cut_is_not_the_answer(monkeypatch):
+    whole = walks(5, says_hops=False)
+    longer = [replace(one, target=f"{one.target} {one.target}") for one in whole[:2]]
+    side = Questions(encode_questions([*longer, *whole[2:]], TOKENIZER, 16, 2))
+    assert side.is_target_cut.tolist() == [True, True, False, False, False]
+    taught = side.ask(np.arange(5), "cpu").texts.labels
+
+    def says_what_was_taught(reasoner, ids, *args):
+        return answer(reasoner, ids, *args)._replace(ids=taught)
+
+    monkeypatch.setattr(evaluating, "answer", says_what_was_taught)
+    monkeypatch.setattr(evaluating, "side_batches", lambda lengths, size: [range(len(lengths))])
+    found = answer_all(toy_network(), side, ThinkingConfig(), batch_size=5, max_tokens=2,
+                       eos_id=TOKENIZER.eos_id, device="cpu")  # fmt: skip
+    assert found.is_exact.tolist() == [False, False, True, True, True]

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import polars as pl
 
-from fluoroscope.core.errors import CorpusError
+from fluoroscope.core.errors import ConfigError, CorpusError
 from fluoroscope.core.storage import read_json, write_json, write_parquet
 from fluoroscope.data.corpus_config import HUB_PREFIX, SPLITS, Split
 from fluoroscope.data.questions.base import GatheredQuestions, question_place, question_set
 from fluoroscope.data.questions.encoding import EncodedQuestions, encode_questions
+from fluoroscope.data.questions.pointer_chasing import FixedPointers
 from fluoroscope.data.questions.priors import priors
 from fluoroscope.data.questions.question import Kind, Question
 from fluoroscope.data.questions.sides import limited_questions
@@ -99,7 +100,9 @@ class QuestionsStep(MapStep):
         commit = pinned_revision(run, data_source(name), None)
         if place == HUB_PREFIX and commit is not None:
             place = f"{HUB_PREFIX}@{commit}"
-        gathered = question_set(name, config.made).read(place, seed=self.config.seed)
+        known = question_set(name, config.made)
+        is_fixed = isinstance(known, FixedPointers)
+        gathered = known.read(place, seed=self.config.seed)
         kept: list[Question] = []
         limits: dict[Split, int | None] = {
             "train": config.n_train,
@@ -108,6 +111,11 @@ class QuestionsStep(MapStep):
         }
         for side, n in limits.items():
             own = gathered.side(side)
+            if side == "train" and is_fixed and n is not None and n < len(own):
+                raise ConfigError(
+                    f"data.n_train={n} would leave edges of the graph of {name} out of the "
+                    f"{len(own)} questions it is learned from; give data.made.n_train={n}."
+                )
             kept += own if n is None else limited_questions(own, n, self.config.seed)
         for side in SPLITS:
             if not any(one.split == side for one in kept):
