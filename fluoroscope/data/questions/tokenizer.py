@@ -75,7 +75,22 @@ def text_tokenizer(
     auto = "words" if is_made else "bpe"
     kind = auto if config.kind == "auto" else config.kind
     texts = [text for one in train for text in (one.source, one.target, *one.hops)]
-    return trained_tokenizer(texts, kind, config.vocab_size)
+    tokenizer = trained_tokenizer(texts, kind, config.vocab_size)
+    if kind == "words":
+        _check_can_be_written(tokenizer, {one.target for one in train})
+    return tokenizer
+
+
+def _check_can_be_written(tokenizer: TextTokenizer, answers: Iterable[str]) -> None:
+    """Words are cut at signs and written with blanks between, so `0.5` would never be right."""
+    texts = sorted(answers)
+    for text, ids in zip(texts, tokenizer.encode(texts), strict=True):
+        said = tokenizer.decode(ids)
+        if tokenizer.unk_id not in ids and said != " ".join(text.split()):
+            raise ConfigError(
+                f"The answer {text!r} is written as {said!r} by a tokenizer of words, and could "
+                "never be right. Take data.tokenizer.kind=bpe."
+            )
 
 
 def trained_tokenizer(

@@ -146,3 +146,12 @@ def test_what_cannot_be_trained_or_opened_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="could not be opened"):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("answer", ["0.5", "-7", "don't"])
+def test_answers_that_words_cannot_write_are_refused(answer):
+    asked = [question("how many are left?", "some"), question("how many?", answer)]
+    with pytest.raises(ConfigError, match=r"could never be right.*kind=bpe"):
+        text_tokenizer(TokenizerConfig(kind="words"), asked, is_made=False)
+    bpe = text_tokenizer(TokenizerConfig(kind="bpe"), asked, is_made=False)
+    assert bpe.decode(bpe.encode([answer])[0]) == answer
