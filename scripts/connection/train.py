@@ -10,6 +10,7 @@ With DRY_RUN=1 the command is printed and not run.
 """
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -24,8 +25,9 @@ def command(arguments: list[str]) -> list[str]:
     parser.add_argument("--dataset", help="LogiQA, GSM8K, StrategyQA, CommonsenseQA, SST-2 ...")
     given, others = parser.parse_known_args(arguments)
     words = ["run", "connection", "--config", given.config, "arms=[slots]", "seeds=1"]
-    # What is said last counts: settings behind the script's own words go before them.
-    return [*words, *([f"data.sets=[{given.dataset}]"] if given.dataset else []), *others]
+    # Quoted, as paths may have commas; what is said last counts, so `others` are behind it.
+    sets = [f"data.sets={json.dumps([given.dataset])}"] if given.dataset else []
+    return [*words, *sets, *others]
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The plan's configuration files and its command line."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fluoroscope.core.config import parse_overrides
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.studies.connection.seed_config import REASONS, TAKEN, translate
 from fluoroscope.studies.settings import study_spec
@@ -133,5 +135,7 @@ def test_the_plans_command_is_a_run_of_the_study():
     words = ("train.py", "--config", "configs/nd_128_256.yaml", "--dataset", "LogiQA", "seeds=3")
     assert dry(*words) == (
         "fluoro run connection --config configs/nd_128_256.yaml 'arms=[slots]' seeds=1 "
-        "'data.sets=[LogiQA]' seeds=3"
+        "'data.sets=[\"LogiQA\"]' seeds=3"
     )
+    words = shlex.split(dry(*words[:-2], "file:my, own.csv"))
+    assert parse_overrides(words[-1:]) == {"data": {"sets": ["file:my, own.csv"]}}
