@@ -96,7 +96,9 @@ def add_depth(report: Report, found: Findings) -> None:
             f"**{one.name}** was trained on depths {min(trained)} to {max(trained)}; what is "
             "deeper was never seen."
         )
-    line = [Reference(max(references) + 0.5, "not trained", "x")] if len(set(references)) == 1 else []
+    line = (
+        [Reference(max(references) + 0.5, "not trained", "x")] if len(set(references)) == 1 else []
+    )
     report.figure(
         "accuracy_by_depth",
         Chart.grid(panels, x="depth", y="test accuracy", references=line, columns=2),

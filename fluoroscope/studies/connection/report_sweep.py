@@ -68,14 +68,22 @@ def _phase(run: Run, config: ConnectionConfig, phase: Phase) -> Findings:
     return load_findings(run, config, phase, main=winner)
 
 
+def who_goes_on(winner: str, accuracy: dict[str, float]) -> str:
+    said = f"**{winner}** goes on, with a validation accuracy of {accuracy[winner]:.3f}."
+    equals = [one for one in accuracy if one != winner and accuracy[one] == accuracy[winner]]
+    if not equals:
+        return said
+    return (
+        f"{said} It was not chosen for being right: so often were {', '.join(equals)}, too, and of "
+        "equals the first goes on."
+    )
+
+
 def _add_phase(report: Report, run: Run, phase: Phase, found: Findings) -> None:
     report.section(TITLES[phase])
     folder = run.step_folder(phase)
     winner, arms = read_json(folder / WINNER), read_json(folder / ARMS)
-    report.text(
-        f"**{winner['arm']}** goes on, with a validation accuracy of "
-        f"{winner['validation_accuracy'][winner['arm']]:.3f}."
-    )
+    report.text(who_goes_on(winner["arm"], winner["validation_accuracy"]))
     if phase == "phase4":
         report.text(
             "All arms but `as_before` stop by their own rule, in training and in evaluation, also "

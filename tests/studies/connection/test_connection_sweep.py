@@ -24,6 +24,7 @@ from fluoroscope.studies.connection.network.network_config import NetworkConfig
 from fluoroscope.studies.connection.phases import arms_of_phase, large_of
 from fluoroscope.studies.connection.planner import plan_training
 from fluoroscope.studies.connection.reasoners import count_parameters
+from fluoroscope.studies.connection.report_sweep import who_goes_on
 from fluoroscope.studies.connection.steps.phase import best_arm
 from fluoroscope.studies.connection.study import ConnectionStudy
 from fluoroscope.studies.connection.sweep_config import PHASES, SweepConfig
@@ -198,3 +199,11 @@ def test_a_phase_that_is_not_there_is_refused():
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--phase is one of" in done.stderr
+
+
+def test_a_winner_among_equals_is_said_to_be_none():
+    assert who_goes_on("a", {"a": 0.5, "b": 0.25}) == (
+        "**a** goes on, with a validation accuracy of 0.500."
+    )
+    said = who_goes_on("a", {"a": 0.0, "b": 0.0, "c": 0.0})
+    assert "0.000. It was not chosen for being right: so often were b, c, too" in said
