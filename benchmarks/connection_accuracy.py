@@ -1,19 +1,26 @@
-"""How right forms of connections were, from the tables of a finished run of the study."""
+"""Part `accuracy`: how right forms of connections were, from finished runs of the study.
 
-from collections.abc import Mapping
+Costs at two sizes say nothing of what is learned at that cost. Runs on one set of walks must have
+asked the same questions in trainings of the same settings, or their forms are not to be compared.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from benchmarks.connection_forms import FORMS
+from benchmarks.connection_parts import row
+from benchmarks.plugin_parts import Part
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.connection.arms import SLOTS
 from fluoroscope.studies.connection.config import ConnectionConfig
-from fluoroscope.studies.connection.settings import ConnectionSettings
+from fluoroscope.studies.connection.network.network_config import ConnectionName
+from fluoroscope.studies.connection.reasoners import count_parameters
 
-NOT_MEASURED = "not measured"
 _TASKS = "pointer_"
 Row = Mapping[str, Any]  # Any: values of a table.
 
@@ -52,26 +59,48 @@ class Accuracies:
         ]
         return cls(folder.name, run.config, found[0], found[1])
 
-    def of(self, form: str) -> str:
-        """Of each set of walks: all test questions, and those deeper than any that was trained."""
-        own = [one for one in self.rows if self._is_of(one["arm"], form)]
-        return "; ".join(self._said(one) for one in own) or NOT_MEASURED
+    @property
+    def sets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one["data_set"] for one in self.rows))
+
+    def of(self, data_set: str, form: ConnectionName) -> str | None:
+        """Of all test questions, and of those deeper than any that was trained; None where no arm
+        of the run has this form.
+        """
+        for one in self.rows:
+            if one["data_set"] == data_set and self._is_of(one["arm"], form):
+                return self._said(one)
+        return None
 
     def describe(self) -> str:
         seeds = sorted({one["n_seeds"] for one in self.rows if one["n_seeds"] is not None})
         trained = self.settings.data.made.pointer.train_depth
         return (
-            f"test accuracy with 95 % intervals, of the run {self.run}, "
-            f"{' or '.join(map(str, seeds))} seeds; deeper: of more than the {trained} hops that "
-            "were trained"
+            f"of {' or '.join(map(str, seeds))} seeds, trained on walks of 1 to {trained} hops; "
+            "95 % intervals, and what is deeper"
         )
+
+    def connections(self, form: ConnectionName) -> int:
+        """Weights of the connections alone."""
+        network = self.settings.network
+        connection = network.connection.model_copy(update={"name": form})
+        return count_parameters(network.model_copy(update={"connection": connection})).connections
+
+    @property
+    def compared(self) -> dict[str, object]:
+        """What must be the same of runs whose forms stand in one table."""
+        settings = self.settings.model_dump(mode="json")
+        network = settings["network"]
+        network["connection"].pop("name")
+        kept = ("data", "training", "seed", "seeds", "precision")
+        return {"network": network, **{key: settings[key] for key in kept if key in settings}}
 
     def _is_of(self, arm: str, form: str) -> bool:
         return arm == form or (arm == SLOTS and self.settings.network.connection.name == form)
 
     def _said(self, one: Row) -> str:
         low, high = one["accuracy_low"], one["accuracy_high"]
-        said = f"{one['data_set']} {one['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+        said = f"{one['accuracy']:.3f} ({low:.3f} to {high:.3f})"
         trained = self.settings.data.made.pointer.train_depth
         same = ("data_set", "arm")
         deep = [
@@ -85,5 +114,32 @@ class Accuracies:
         return f"{said}, deeper {sum(other['accuracy'] * other['n'] for other in deep) / n:.3f}"
 
 
-def settings_or(accuracies: Accuracies | None, other: ConnectionSettings) -> ConnectionSettings:
-    return other if accuracies is None else accuracies.settings
+def accuracy(folders: Sequence[Path]) -> Part:
+    """A row a set of walks and form; a form that several runs have is that of the first."""
+    part, first = Part(), dict[str, Accuracies]()
+    for found in map(Accuracies.of_run, folders):
+        for name in found.sets:
+            one = first.setdefault(name, found)
+            if one.compared != found.compared:
+                raise ConfigError(
+                    f"The runs {one.run} and {found.run} asked {name} with other settings or "
+                    "seeds; give runs that differ in their arms alone."
+                )
+            part.conditions[f"accuracy, {name}"] = found.describe()
+            done = {line[1] for line in part.rows if line[0] == _what(name)}
+            part.rows += [
+                row(
+                    _what(name),
+                    form,
+                    parameters=f"{found.connections(form):,}",
+                    accuracy=said,
+                    note=f"run {found.run}",
+                )
+                for form in FORMS
+                if form not in done and (said := found.of(name, form)) is not None
+            ]
+    return part
+
+
+def _what(data_set: str) -> str:
+    return f"{data_set}: whole trainings"

@@ -1,21 +1,17 @@
 """Part `forms`: cheap ways for slots to hear each other, beside the plan's map for each pair.
 
-At two sizes, `base` (the plan's base network) and `walks` (that of the preset connection/pointer,
-or of the run that accuracies come from), each form with the same N, D and all else:
+At two sizes, `base` (the plan's base network) and `walks` (that of the preset
+connection/pointer), each form with the same N, D and all else:
 
 - parameters of the connection alone;
 - a step of the connection: forward and backward, the weights made ready in each;
 - a step of training of the whole network by the study's own trainer: batch, all steps of thought,
   loss, backward, clipping and AdamW, on walks that are told in the text.
-
-Accuracies are of whole trainings, from a run's tables, and stand beside the size that they are of.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from benchmarks.connection_accuracy import NOT_MEASURED, Accuracies, settings_or
 from benchmarks.connection_parts import (
     beside_first,
     contender,
@@ -50,13 +46,9 @@ STEP, TRAINING = "a step of the connection", "a step of training"
 Timings = Mapping[str, Timing]
 
 
-def forms(rounds: int, is_quick: bool, run: Path | None = None) -> Part:
-    accuracies = None if run is None else Accuracies.of_run(run)
-    base = base_scale(is_quick)
-    walks = walks_scale(settings_or(accuracies, pointer_settings()), is_quick)
-    accuracy = (lambda _: NOT_MEASURED) if accuracies is None else accuracies.of
-    part = _of_scale(base, rounds, None)
-    beside = _of_scale(walks, rounds, accuracy)
+def forms(rounds: int, is_quick: bool) -> Part:
+    base, walks = base_scale(is_quick), walks_scale(pointer_settings(), is_quick)
+    part, beside = _of_scale(base, rounds), _of_scale(walks, rounds)
     # Goals are of the size that the plan has its costs at; the walks' size is a small one.
     part.join(replace(beside, goals={}))
     part.conditions |= {
@@ -64,20 +56,17 @@ def forms(rounds: int, is_quick: bool, run: Path | None = None) -> Part:
         f"{base.network.vocab_size:,} words, {TASK}, float32",
         "walks": f"{walks.size}, at most {walks.network.max_steps} steps of thought, top_k with "
         f"k {walks.form('top_k').k}, {TASK}, float32",
-        "accuracy": "not measured; give --accuracy RUN_FOLDER"
-        if accuracies is None
-        else accuracies.describe(),
     }
     return part
 
 
-def _of_scale(scale: Scale, rounds: int, accuracy: Callable[[str], str] | None) -> Part:
+def _of_scale(scale: Scale, rounds: int) -> Part:
     counts = {form: count_parameters(scale.with_form(form)).connections for form in FORMS}
     step, training = connection_steps(scale, rounds), training_steps(scale, rounds)
     part = Part(goals=_fewer(scale, counts) | _faster(scale, step, STEP))
     part.goals |= _faster(scale, training, TRAINING)
-    part.join(_rows(f"{scale.name}: {STEP}", step, counts, None))
-    part.join(_rows(f"{scale.name}: {TRAINING}", training, counts, accuracy))
+    part.join(_rows(f"{scale.name}: {STEP}", step, counts))
+    part.join(_rows(f"{scale.name}: {TRAINING}", training, counts))
     return part
 
 
@@ -98,14 +87,11 @@ def training_steps(scale: Scale, rounds: int) -> Timings:
     return interleave(contenders, rounds, WARM_UP)
 
 
-def _rows(
-    what: str, found: Timings, counts: Mapping[str, int], accuracy: Callable[[str], str] | None
-) -> Part:
+def _rows(what: str, found: Timings, counts: Mapping[str, int]) -> Part:
     part = beside_first(what, found)
     for name, line in zip(found, part.rows, strict=True):
         fewer = "" if name == PLAN else f", {counts[PLAN] / counts[name]:,.0f} times fewer"
         line[2] = f"{counts[name]:,}{fewer}"
-        line[5] = "" if accuracy is None else accuracy(name)
     return part
 
 

@@ -3,11 +3,11 @@
 import polars as pl
 import pytest
 import torch
-from small_connection_study import small_settings
+from small_connection_study import NETWORK, small_settings
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.connection import PARTS, measure
-from benchmarks.connection_accuracy import NOT_MEASURED, Accuracies
+from benchmarks.connection_accuracy import Accuracies, accuracy
 from benchmarks.connection_forms import CHEAP, FORMS
 from benchmarks.connection_length import QUICK_LENGTHS, Reader, slot_config
 from benchmarks.connection_memory import peak_mib
@@ -112,10 +112,23 @@ def test_operations_of_reading_are_linear_for_slots_and_square_for_a_transformer
 def test_accuracies_are_those_of_a_run(tmp_path):
     write_run(tmp_path)
     found = Accuracies.of_run(tmp_path)
-    assert found.of("scalar") == "pointer_fixed 0.500 (0.400 to 0.600), deeper 0.375"
-    assert found.of("bilinear") == "pointer_fixed 0.900 (0.800 to 1.000)"
-    assert found.of("gated") == NOT_MEASURED
+    assert found.sets == ("pointer_fixed",)
+    assert found.of("pointer_fixed", "scalar") == "0.500 (0.400 to 0.600), deeper 0.375"
+    assert found.of("pointer_fixed", "bilinear") == "0.900 (0.800 to 1.000)"
+    assert found.of("pointer_fixed", "gated") is None
     assert "2 seeds" in found.describe()
+
+
+def test_runs_that_differ_in_their_arms_alone_stand_in_one_table(tmp_path):
+    folders = [tmp_path / name for name in ("one", "two", "other")]
+    for folder, n_slots in zip(folders, (6, 6, 7), strict=True):
+        folder.mkdir()
+        write_run(folder, network={**NETWORK, "n_slots": n_slots})
+    part = accuracy(folders[:2])
+    assert [line[1] for line in part.rows] == ["bilinear", "scalar"]
+    assert all(line[-1] == "run one" and int(line[2].replace(",", "")) > 0 for line in part.rows)
+    with pytest.raises(ConfigError, match="one and other asked pointer_fixed with other settings"):
+        accuracy(folders)
 
 
 def test_a_folder_without_tables_has_no_accuracies(tmp_path):
@@ -127,7 +140,7 @@ def test_a_folder_without_tables_has_no_accuracies(tmp_path):
         Accuracies.of_run(tmp_path)
 
 
-def write_run(folder):
+def write_run(folder, **changes):
     """Of `bilinear` under its name as the main arm, `scalar` with depths, and a set of texts."""
     here = "fluoroscope.studies.connection"
     record = {
@@ -135,8 +148,8 @@ def write_run(folder):
         "study_class": f"{here}.study:ConnectionStudy",
         "spec_class": f"{here}.spec:ConnectionSpec",
         "config_class": f"{here}.config:ConnectionConfig",
-        "spec": small_settings(),
-        "config": {**small_settings(), "precision": "float32"},
+        "spec": small_settings(**changes),
+        "config": {**small_settings(**changes), "precision": "float32"},
         "how": How(),
         "arguments": (),
         "steps": (),
