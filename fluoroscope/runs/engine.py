@@ -18,6 +18,7 @@ from fluoroscope.core.errors import RunError
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.storage import full_disk_named, sha256_file
 from fluoroscope.runs import manifest
+from fluoroscope.runs.device_sharing import with_workers
 from fluoroscope.runs.events import EventLog
 from fluoroscope.runs.executors import EXECUTORS
 from fluoroscope.runs.executors.base import Executor
@@ -72,7 +73,9 @@ def execute(
     check_unused(folder)
     with _stopping(stop) as stop, full_disk_named(folder), main_lock(_folder(folder)):
         log = start_run(folder, study, spec, config, sources, steps, how, arguments)
-        engine = _Engine(Run(folder, study.name, config), how, log, sink, stop)
+        run = Run(folder, study.name, config)
+        how = with_workers(how, wanted, folder, run.threads)
+        engine = _Engine(run, how, log, sink, stop)
         try:
             prepare_start(wanted, folder, how, engine.run.threads, log)
             engine.work(wanted)

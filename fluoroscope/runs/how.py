@@ -12,7 +12,8 @@ class How(Config):
     """Who does the shards: this process, worker processes, or a Ray cluster."""
 
     workers: PositiveInt | None = how(None)
-    """Workers at once; by default one a GPU, or one for every `threads` cores."""
+    """Workers at once; by default one for every `threads` cores, or one a GPU: several where a
+    study's small trainings fit on one together."""
 
     devices: str = how("auto")
     """`auto` (all GPUs, else the CPU), `cpu`, or a list such as `cuda:0,cuda:1`."""

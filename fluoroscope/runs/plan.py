@@ -138,7 +138,8 @@ def prepare_start(
     devices = worker_devices(how, threads)
     is_elsewhere = how.ray_address is not None
     if how.check_fit:
-        check_fits(steps, folder, 0 if is_elsewhere else len(devices), _free_gpu_bytes(devices))
+        n_workers = 0 if is_elsewhere else len(devices)
+        check_fits(steps, folder, n_workers, free_gpu_bytes(devices), len(set(devices)))
     is_known = bool(read_events(folder, "planned"))
     costs = {step.name: step.cost() for step in steps}
     if is_known or is_elsewhere or not any(c.flops or c.bytes_moved for c in costs.values()):
@@ -152,18 +153,24 @@ def prepare_start(
         log.append("planned", step=name, **about)
 
 
-def _free_gpu_bytes(devices: Sequence[str]) -> float | None:
+def free_gpu_bytes(devices: Sequence[str]) -> float | None:
+    """Of the GPU among them that has least; None where none is one."""
     gpus = [device for device in devices if device.startswith("cuda")]
     return min((torch.cuda.mem_get_info(gpu)[0] for gpu in gpus), default=None)
 
 
 def check_fits(
-    steps: Sequence[MapStep], folder: Path, workers: int = 1, gpu_bytes: float | None = None
+    steps: Sequence[MapStep],
+    folder: Path,
+    workers: int = 1,
+    gpu_bytes: float | None = None,
+    n_gpus: int | None = None,
 ) -> None:
     """Refuses before it starts what disk or memory cannot hold; done steps count for nothing.
 
-    `gpu_bytes` is the free memory of a worker's GPU; without one the work is in main memory,
-    which all `workers` share (none of them, if they are on other machines).
+    `gpu_bytes` is the free memory of a worker's GPU, which is its own, or one of `n_gpus` that
+    workers share; without one the work is in main memory, which all `workers` share (none of them,
+    if they are on other machines).
     """
     to_do = [step for step in steps if not (folder / step.name / DONE).exists()]
     costs = {step.name: step.cost() for step in to_do}
@@ -178,8 +185,9 @@ def check_fits(
             "less; --no-check-fit starts anyway."
         )
     memory = gpu_bytes if gpu_bytes is not None else psutil.virtual_memory().available
+    in_one_memory = workers if gpu_bytes is None else -(-workers // max(1, n_gpus or workers))
     for name, cost in costs.items():
-        shards = min(workers, 1 if gpu_bytes is not None else cost.parallel)
+        shards = min(in_one_memory, cost.parallel)
         needed = cost.memory_bytes * shards
         if needed > memory:
             raise DoesNotFitError(

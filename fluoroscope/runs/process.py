@@ -60,6 +60,11 @@ def resolve_devices(devices: str) -> list[str]:
     return asked
 
 
+def usable_cores() -> int:
+    """That this process may use, of all there are."""
+    return len(os.sched_getaffinity(0))
+
+
 def worker_devices(how: How, threads: int) -> list[str]:
     """The device of each worker on this machine: all devices in turn, for `how.workers`.
 
@@ -70,8 +75,7 @@ def worker_devices(how: How, threads: int) -> list[str]:
         devices = least_used_first(devices)
     if how.executor == "local":
         return devices[:1]
-    cores = len(os.sched_getaffinity(0))
-    default = max(1, cores // threads) if devices == ["cpu"] else len(devices)
+    default = max(1, usable_cores() // threads) if devices == ["cpu"] else len(devices)
     return [devices[i % len(devices)] for i in range(how.workers or default)]
 
 

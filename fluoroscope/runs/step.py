@@ -56,6 +56,10 @@ class Cost:
     parallel: int = 1
     """How many shards can be worked on at once."""
 
+    shares_device: bool = False
+    """Whether shards leave most of a GPU idle, and take no more of it than `memory_bytes`: then
+    several are on one at once where they fit."""
+
     note: str = ""
     """What the number rests on, in a few words."""
 

@@ -73,6 +73,7 @@ def _together(costs: Sequence[Cost], config: ConnectionConfig) -> Cost:
         memory_bytes=max((one.memory_bytes for one in costs), default=0.0),
         disk_bytes=seeds * sum(one.disk_bytes for one in costs),
         parallel=seeds * len(costs),
+        shares_device=True,
     )
 
 

@@ -67,6 +67,7 @@ class QuestionsStep(MapStep):
             memory_bytes=3e8 + 6e3 * rows,
             disk_bytes=1e3 * rows,
             parallel=len(names),
+            shares_device=True,
             note=f"{rows:,} questions",
         )
 
