@@ -21,7 +21,7 @@ def accuracy_by_depth(preset, root):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize(("preset", "deepest"), [("babi", 1), ("pointer", 4)])
+@pytest.mark.parametrize(("preset", "deepest"), [("babi", 1), ("pointer", 4), ("pointer-text", 3)])
 def test_what_the_preset_trains_is_learnt(preset, deepest, tmp_path):
     found = accuracy_by_depth(preset, tmp_path)
     assert min(right for depth, right in found.items() if depth <= deepest) > 0.95
