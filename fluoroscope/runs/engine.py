@@ -69,6 +69,9 @@ def execute(
     config = build(type(config), config.model_dump(mode="json"))
     steps = _checked(study.steps(config))
     wanted = selected(steps, until, only, study.phases)
+    for step in steps:
+        # What cannot be made is refused here, before there is a folder.
+        step.cost()
     sources = study.sources(config)
     check_unused(folder)
     with _stopping(stop) as stop, full_disk_named(folder), main_lock(_folder(folder)):

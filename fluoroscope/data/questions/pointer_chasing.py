@@ -152,6 +152,11 @@ class FixedPointers(PointerSet):
     def item_space(self) -> int:
         return self.config.n_nodes * self.config.test_depth
 
+    @property
+    def n_walks(self) -> int:
+        """Training questions with which each walk of a trained depth is there once."""
+        return self.config.n_nodes * len(self.depths("train"))
+
     def notes(self) -> tuple[str, ...]:
         n, deepest, trained = self.config.n_nodes, self.config.test_depth, self.config.train_depth
         n_test, n_validation = self._n_held()
@@ -160,7 +165,7 @@ class FixedPointers(PointerSet):
             "all of depth 1 are trained on"
             if n_edges == n
             else f"{n_edges} of depth 1 are trained on, and the other edges of the graph nothing "
-            f"tells (raise n_train to {n * len(self.depths('train'))})"
+            f"tells (raise n_train to {self.n_walks})"
         )
         return (
             f"There are {self.item_space():,} different questions of this graph ({n} starts, depths"

@@ -68,7 +68,7 @@ class AnswerScores:
 
 def judge(question: Question, text: str, kind: Kind) -> Judged:
     """`text` is what was written for the question."""
-    is_exact = normalised(text) == normalised(question.target)
+    is_exact = _is_exact(text, question.target)
     match kind:
         case "choice":
             chosen = read_choice(text, _choices(question))
@@ -86,6 +86,12 @@ def judge(question: Question, text: str, kind: Kind) -> Judged:
             return Judged(is_near, True, f"{float(number):.10g}", is_exact)
         case "text":
             return Judged(is_exact, bool(text.strip()), normalised(text), is_exact)
+
+
+def _is_exact(text: str, target: str) -> bool:
+    """As normalised; an answer of which that leaves nothing, such as `?!`, is compared as it is."""
+    wanted = normalised(target)
+    return normalised(text) == wanted if wanted else text.strip() == target.strip()
 
 
 def judged(questions: Sequence[Question], texts: Sequence[str], kind: Kind) -> list[Judged]:

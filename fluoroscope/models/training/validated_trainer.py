@@ -157,7 +157,12 @@ class ValidatedTrainer(ABC, Generic[ResultT]):
         self._n_steps = state["n_steps"]
         self._load_tensors(state["tensors"])
         whole = self._optimiser.state_dict()
-        self._optimiser.load_state_dict({**whole, "state": state["optimiser"]})
+        # Copies, as torch takes moments as they are and goes on in place.
+        moments = {
+            key: {name: tensor.clone() for name, tensor in of_one.items()}
+            for key, of_one in state["optimiser"].items()
+        }
+        self._optimiser.load_state_dict({**whole, "state": moments})
         self._mates.load(state["scaler"])
         self._sums, self._curve = dict(state["sums"]), [dict(row) for row in state["curve"]]
         self._best, self._best_row = state["best"], state["best_row"]

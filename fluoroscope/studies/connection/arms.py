@@ -47,6 +47,14 @@ def check_arm(name: str) -> str:
     )
 
 
+def check_form(name: str) -> ConnectionName:
+    """The name of a connection form, as one."""
+    for form in FORMS:
+        if name == form:
+            return form
+    raise ConfigError(f"There is no connection form {name!r}; there are {', '.join(FORMS)}.")
+
+
 def is_slots(name: str) -> bool:
     """Whether the arm is a slot network."""
     return name not in FAMILIES
@@ -61,18 +69,25 @@ def slot_arm(name: str, network: NetworkConfig) -> NetworkConfig:
     if (found := _STEPS.fullmatch(name)) is not None:
         fixed = {"max_steps": int(found[1]), "halting": HaltingConfig(name="fixed")}
         return network.model_copy(update=fixed)
-    return network.model_copy(
-        update={"connection": network.connection.model_copy(update={"name": check_arm(name)})}
-    )
+    return with_form(network, check_form(name))
+
+
+def steps_of_arm(name: str) -> Literal["all"] | None:
+    """How an arm thinks whatever the settings say; None as they say."""
+    return "all" if _STEPS.fullmatch(name) else None
+
+
+def with_form(network: NetworkConfig, form: ConnectionName) -> NetworkConfig:
+    """The same network, but slots hear each other so."""
+    return network.model_copy(update={"connection": network.connection.of_form(form)})
 
 
 def as_planned(network: NetworkConfig) -> NetworkConfig:
     """The first generation of the plan, at the sizes of `network`."""
-    bilinear = {"name": "bilinear", "largest": None}
     return network.model_copy(
         update={
             "step": "relu_norm",
-            "connection": network.connection.model_copy(update=bilinear),
+            "connection": network.connection.of_form("bilinear"),
             "routing": RoutingConfig(),
             "halting": HaltingConfig(),
             "noise": 0.0,

@@ -52,6 +52,9 @@ class Workload:
     n_steps: int | None = None
     """Steps of thought; None takes the most that the reasoner does by itself."""
 
+    n_answered: int | None = 1
+    """States that answer, where steps on the way are supervised; None is those after every step."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -70,6 +73,9 @@ class DryRun(NamedTuple):
     forward_flops: int
     training_flops: int
     """Forward and backward; of a whole batch."""
+
+    n_answered: int
+    """Times that an answer is written to."""
 
     activation_bytes: int
     """Kept for gradients between reading the text and logits; parameters are not counted, their
@@ -96,17 +102,20 @@ def dry_run(config: AnyConfig, work: Workload, way: Way = AS_WRITTEN) -> DryRun:
         modes.enter_context(_Kernels(way.kernels, meter))
         ids, targets = _zeros(work.batch, work.n_source), _zeros(work.batch, work.n_target)
         with _half(way.precision):
-            thought = reasoner.think(ids, ids == 0, _steps(reasoner, work))
-            logits = reasoner.logits(thought, targets)
+            n_steps = _steps(reasoner, work)
+            thought = reasoner.think(ids, ids == 0, n_steps)
+            n_answered = max(1, min(n_steps, work.n_answered or n_steps))
+            # Of whichever step: all states are of one size, and there already.
+            logits = [reasoner.logits(thought, targets) for _ in range(n_answered)]
         del thought
         # What is there now is there for gradients, but for the logits.
-        activation_bytes = meter.now_bytes - logits.untyped_storage().nbytes()
+        activation_bytes = meter.now_bytes - sum(x.untyped_storage().nbytes() for x in logits)
         forward_flops = meter.flops
-        loss = answer_loss(logits, targets)
+        loss = torch.stack([answer_loss(x, targets) for x in logits]).mean()
         # Called like this it is no function that a mode is to see, and the modes stay on in it:
         # steps that were not kept are done again there.
         torch.autograd.backward(get_gradient_edge(loss), torch.ones_like(loss))
-        return DryRun(forward_flops, meter.flops, activation_bytes, meter.peak_bytes)
+        return DryRun(forward_flops, meter.flops, n_answered, activation_bytes, meter.peak_bytes)
 
 
 class _Meter(TorchDispatchMode):
@@ -224,7 +233,10 @@ def _zeros(batch: int, n_tokens: int) -> Tensor:
 
 
 def _steps(reasoner: Reasoner, work: Workload) -> int:
-    return reasoner.max_steps if work.n_steps is None else work.n_steps
+    # One without steps has none, whatever others are asked for.
+    if work.n_steps is None or reasoner.max_steps == 0:
+        return reasoner.max_steps
+    return work.n_steps
 
 
 def _half(precision: Decided) -> torch.autocast:

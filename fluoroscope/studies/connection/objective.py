@@ -82,8 +82,9 @@ def steps_of(
         case "by_depth":
             if asked.depths is None:
                 raise ConfigError(
-                    "thinking.steps=by_depth needs questions that say how many hops they take, "
-                    "such as those of pointer_fixed; these do not. Take thinking.steps=halting."
+                    "thinking.steps=by_depth needs questions that say how many hops they take, all "
+                    "of them and from 1, such as those of pointer_fixed; these do not. Take "
+                    "thinking.steps=halting."
                 )
             return config.steps_per_hop * asked.depths
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from fluoroscope.studies.connection.arms import SLOTS
+from fluoroscope.studies.connection.arms import SLOTS, with_form
 from fluoroscope.studies.connection.network.network_config import (
     ConnectionName,
     HaltingConfig,
@@ -52,7 +52,10 @@ def arms_of_phase(
     it thinks, where that is not as the settings say.
     """
     arms = _arms_of_phase(phase, network, sweep)
-    return [one if one.steps else replace(one, steps=steps) for one in arms]
+    # Two ratios may be one number of slots: the first of a name is all of them.
+    named = {one.name: one for one in reversed(arms)}
+    kept = [one for one in arms if named[one.name] is one]
+    return [one if one.steps else replace(one, steps=steps) for one in kept]
 
 
 def _arms_of_phase(phase: Phase, network: NetworkConfig, sweep: SweepConfig) -> list[PhaseArm]:
@@ -68,7 +71,7 @@ def _arms_of_phase(phase: Phase, network: NetworkConfig, sweep: SweepConfig) -> 
         case "final":
             return [
                 PhaseArm("best", network, "plan"),
-                PhaseArm("none", _with_form(network, "none"), "beside", may_win=False),
+                PhaseArm("none", with_form(network, "none"), "beside", may_win=False),
                 *_baselines(network),
             ]
 
@@ -91,18 +94,16 @@ def _forms(network: NetworkConfig) -> list[PhaseArm]:
     square = network.model_copy(update={"n_slots": network.d_model})
     plan = [
         # The text says slots, the code mixes features: both readings.
-        PhaseArm("linear_slot", _with_form(square, "linear_slot"), "plan"),
-        PhaseArm("linear_feature", _with_form(square, "linear_feature"), "plan"),
-        PhaseArm("bilinear_base", _with_form(network, "bilinear"), "plan"),
+        PhaseArm("linear_slot", with_form(square, "linear_slot"), "plan"),
+        PhaseArm("linear_feature", with_form(square, "linear_feature"), "plan"),
+        PhaseArm("bilinear_base", with_form(network, "bilinear"), "plan"),
         # Its size would go on to all later phases.
-        PhaseArm(
-            "bilinear_large", large_of(_with_form(network, "bilinear")), "plan", may_win=False
-        ),
+        PhaseArm("bilinear_large", large_of(with_form(network, "bilinear")), "plan", may_win=False),
     ]
     cheap: tuple[ConnectionName, ...] = ("scalar", "shared_basis", "node_factor", "gated")
-    beside = [PhaseArm(form, _with_form(network, form), "beside") for form in cheap]
-    none = PhaseArm("none", _with_form(network, "none"), "beside", may_win=False)
-    return [*plan, *beside, none, *_baselines(_with_form(network, "bilinear"))]
+    beside = [PhaseArm(form, with_form(network, form), "beside") for form in cheap]
+    none = PhaseArm("none", with_form(network, "none"), "beside", may_win=False)
+    return [*plan, *beside, none, *_baselines(with_form(network, "bilinear"))]
 
 
 def _baselines(network: NetworkConfig) -> list[PhaseArm]:
@@ -135,7 +136,7 @@ def _as_before(network: NetworkConfig) -> PhaseArm:
 def _ranks(network: NetworkConfig, sweep: SweepConfig) -> list[PhaseArm]:
     """Of the plan's form where what came in has no rank to speak of."""
     if network.connection.name not in _WITH_RANK:
-        network = _with_form(network, "bilinear")
+        network = with_form(network, "bilinear")
     found = []
     for rank in sweep.ranks:
         changed = _with_rank(network, rank)
@@ -166,14 +167,6 @@ def _halting(network: NetworkConfig, sweep: SweepConfig) -> list[PhaseArm]:
     ]
     arms = [*plan, *beside, PhaseArm("learned", halts(name="learned"), "beside")]
     return [replace(one, steps="halting") for one in arms]
-
-
-def _with_form(network: NetworkConfig, form: ConnectionName) -> NetworkConfig:
-    changed = network.connection.model_copy(update={"name": form})
-    if form not in ("scalar", "gated"):
-        # Only a graph has a norm to be bounded.
-        changed = changed.model_copy(update={"largest": None})
-    return network.model_copy(update={"connection": changed})
 
 
 def _with_rank(network: NetworkConfig, rank: int) -> NetworkConfig:

@@ -75,10 +75,6 @@ class Plan(NamedTuple):
         """`tight` fits, but leaves little for what nobody thought of."""
         return verdict(self.needs.total, free_bytes)
 
-    def at_once(self, free_bytes: float) -> int:
-        """Such trainings that fit on one device together, each a process of its own."""
-        return int(free_bytes // self.needs.total)
-
     def says(self, free_bytes: float) -> str:
         """A sentence for people."""
         needs = self.needs
@@ -105,7 +101,7 @@ def plan_training(config: AnyConfig, work: Workload, training: Training = PLAIN)
 def _planned(config: AnyConfig, work: Workload, training: Training) -> Plan:
     counts = count_parameters(config)
     run = dry_run(config, work, training.way)
-    logits = 2 * 4 * work.batch * work.n_target * config.vocab_size
+    logits = 2 * 4 * work.batch * work.n_target * config.vocab_size * run.n_answered
     # AdamW takes the roots of all second moments together, when the pass is over.
     roots = _BYTES[training.moments] * counts.total if training.moments != "int8" else 0
     most = max(run.peak_bytes, roots)

@@ -80,7 +80,7 @@ def add_beside(report: Report, found: Findings) -> None:
 
 def add_depth(report: Report, found: Findings) -> None:
     """Where questions say how many steps their answers take."""
-    sets = [one for one in found.sets if len(one.all_depths) > 1]
+    sets = [one for one in found.sets if len(one.all_depths) > 1 and one.trained_depths]
     if not sets:
         return
     report.section("Accuracy by depth")
@@ -89,7 +89,7 @@ def add_depth(report: Report, found: Findings) -> None:
         own = [row for arm in one.arms for row in _by_depth(found, one, arm)]
         rows += own
         panels[one.name] = [_curve(arm, own) for arm in one.arms]
-        trained = [int(depth) for depth in one.about["depths"]["train"]]
+        trained = one.trained_depths
         references.append(max(trained))
         ranges += [row for arm in one.arms for row in _by_range(found, one, arm, max(trained))]
         report.text(
@@ -105,7 +105,7 @@ def add_depth(report: Report, found: Findings) -> None:
         "Test accuracy by the hops that the answer takes, with 95 % intervals.",
     )
     frame = without_nan(pl.DataFrame(ranges, infer_schema_length=None))
-    report.table("depth_ranges", frame, "All walks of a trained depth together, and all deeper.")
+    report.table("depth_ranges", frame, "All of a trained depth together, and all deeper.")
     frame = without_nan(pl.DataFrame(rows, infer_schema_length=None))
     report.table("depths", frame, "The same by depth; fewer than ten questions have no interval.")
 
@@ -137,8 +137,11 @@ def _by_depth(found: Findings, one: SetFindings, arm: str) -> list[Row]:
 
 
 def _by_range(found: Findings, one: SetFindings, arm: str, trained: int) -> list[Row]:
-    is_deeper = [own is not None and own > trained for own in one.depths]
-    ranges = {"trained": [not own for own in is_deeper], "deeper": is_deeper}
+    ranges = {
+        "trained": [own is not None and own <= trained for own in one.depths],
+        "deeper": [own is not None and own > trained for own in one.depths],
+        "not said": [own is None for own in one.depths],
+    }
     return [
         {"data_set": one.name, "arm": arm, "depths": name, **_among(found, one, arm, which)}
         for name, which in ranges.items()

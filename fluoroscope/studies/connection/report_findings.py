@@ -70,6 +70,11 @@ class SetFindings:
         return accuracy_interval(self.arms[arm], self.draws)
 
     @property
+    def trained_depths(self) -> list[int]:
+        """Of the training side, as far as its questions say them."""
+        return sorted(int(depth) for depth in self.about["depths"]["train"] if depth.isdecimal())
+
+    @property
     def all_depths(self) -> list[int]:
         return sorted({depth for depth in self.depths if depth is not None})
 

@@ -75,6 +75,7 @@ REASONS: Mapping[str, str] = {
 }
 """The plan's key -> why it has no effect."""
 
+_FIXED = "fixed_steps"
 _NETWORKS = ("base_config", "large_config")
 _SCHEDULES = {"linear_warmup_cosine": "cosine", "cosine": "cosine", "linear": "linear"}
 
@@ -94,7 +95,8 @@ def translate(given: Settings) -> tuple[Settings, tuple[str, ...]]:
         )
     if (flat.get("fp16"), flat.get("bf16")) == (False, False):
         _put(ours, "training.precision", "float32")
-    for key, value in flat.items():
+    # The plan's arm without stopping stands on a network that has a largest number of steps.
+    for key, value in sorted(flat.items(), key=lambda pair: pair[0] == _FIXED):
         if key in TAKEN:
             other, before = said.setdefault(TAKEN[key], (key, value))
             if before != value:
@@ -106,6 +108,11 @@ def translate(given: Settings) -> tuple[Settings, tuple[str, ...]]:
         elif key in _READERS:
             taken = _READERS[key](value)
             for place, read in taken.items():
+                other, before = said.setdefault(place, (key, read))
+                if before != read and key != _FIXED:
+                    raise ConfigError(
+                        f"{other}={before} and {key}={value} are both {place}; give one of them."
+                    )
                 _put(ours, place, read)
                 notes.append(f"{key} is taken as {place}={read}.")
             if not taken:
@@ -194,7 +201,7 @@ _READERS: Mapping[str, Callable[[Value], Settings]] = {
     "scheduler": _schedule,
     "connection": _connections,
     "connection_type": _connections,
-    "fixed_steps": _fixed_steps,
+    _FIXED: _fixed_steps,
     "optimizer": _optimiser,
     "fp16": _half("float16"),
     "bf16": _half("bfloat16"),

@@ -40,8 +40,9 @@ class QuestionsConfig(Config):
     cut: Literal["end", "start"] = "end"
     """Where a text that is too long is cut; how many are cut is reported, and none is left out."""
 
-    max_answer: PositiveInt | None = None
-    """Tokens that are written at most; null writes as many as the longest answer has."""
+    max_answer: int | None = Field(default=None, ge=2)
+    """Tokens that are written at most, the end among them; null writes as many as the longest
+    answer has."""
 
     @field_validator("sets", mode="before")
     @classmethod

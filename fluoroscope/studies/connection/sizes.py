@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+from fluoroscope.data.corpus_config import SPLITS, Split
+from fluoroscope.data.questions.base import question_set
+from fluoroscope.data.questions.made import MadeSet
 from fluoroscope.data.questions.names import HOMES
 from fluoroscope.studies.connection.settings import QuestionsConfig
 
@@ -32,6 +35,14 @@ def questions_of(name: str, data: QuestionsConfig) -> dict[str, int]:
         "validation": validation,
         "test": min(test, data.n_test or test),
     }
+
+
+def deepest_of(name: str, data: QuestionsConfig) -> dict[Split, int] | None:
+    """Hops of the deepest question of each side; None of sets that are read and not made."""
+    known = question_set(name, data.made)
+    if not isinstance(known, MadeSet):
+        return None
+    return {side: max(known.depths(side)) for side in SPLITS}
 
 
 def tokens_of(name: str, max_source: int) -> int:

@@ -55,8 +55,10 @@ class SlotsForAnswers(PreTrainedModel):
     base_model_prefix = "thinking"
 
     def __init__(self, slots: SlotNetwork, n_steps: int | None = None) -> None:
-        if n_steps is not None and n_steps < 1:
-            raise ModelError(f"n_steps must be 1 or more, or None for halting; got {n_steps}.")
+        if n_steps is not None and (not isinstance(n_steps, int) or n_steps < 1):
+            raise ModelError(
+                f"n_steps must be a whole number from 1, or None for halting; got {n_steps!r}."
+            )
         super().__init__(
             SlotsConfig(
                 vocab_size=slots.vocab_size,

@@ -214,3 +214,9 @@ def test_where_training_has_one_answer_words_say_it_too():
     train = [question("yes", ("yes", "no"), f"text {i}", i) for i in range(5)]
     found = priors(train, [], [question("no", ("yes", "no"))], "choice")
     assert found == {"majority": ["yes"], "bag_of_words": ["yes"]}
+
+
+@pytest.mark.parametrize(("text", "is_right"), [("", False), ("?!", False), (":-)", True)])
+def test_an_answer_of_signs_alone_is_compared_as_it_is(text, is_right):
+    found = judge(question(":-)"), text, "text")
+    assert (found.is_right, found.is_readable) == (is_right, bool(text))

@@ -6,6 +6,7 @@ from connection_forms import ALL, BOUNDED, D, N, connection_of, slots_of
 from torch.utils.checkpoint import checkpoint
 
 from fluoroscope.core.errors import ConfigError
+from fluoroscope.studies.connection.network import network_config
 from fluoroscope.studies.connection.network.connections.base import CONNECTIONS, make_connection
 from fluoroscope.studies.connection.network.connections.naive import naive_influence
 from fluoroscope.studies.connection.network.network_config import (
@@ -437,3 +438,17 @@ def kept_bytes(influence, slots, without):
         out = thought(influence, slots)
     assert out.requires_grad
     return sum(kept.values())
+
+
+def test_a_bound_goes_where_nothing_can_be_bounded():
+    assert {name for name in CONNECTIONS if CONNECTIONS.load(name).is_bounded} == set(
+        network_config.BOUNDED
+    )
+    bounded = ConnectionConfig(name="scalar", largest=0.9, rank=2, k=2)
+    for name in CONNECTIONS:
+        changed = bounded.of_form(name)
+        assert (changed.name, changed.largest) == (
+            name,
+            0.9 if name in network_config.BOUNDED else None,
+        )
+        make_connection(D, N, changed)

@@ -21,7 +21,7 @@ from fluoroscope.studies.connection.baselines.baseline_config import (
 from fluoroscope.studies.connection.dry_run import Way, Workload, dry_run
 from fluoroscope.studies.connection.made_arms import made_arm
 from fluoroscope.studies.connection.network.known_configs import known_config
-from fluoroscope.studies.connection.network.losses import answer_loss
+from fluoroscope.studies.connection.network.losses import answer_loss, deep_supervision
 from fluoroscope.studies.connection.planner import (
     PROCESS_BYTES,
     TIGHT,
@@ -120,7 +120,6 @@ def test_the_plans_large_network_does_not_fit_the_plans_card_with_any_batch():
     plan = plan_training(network, Workload(batches.train, 256, 8))
     assert plan.needs.state > 64 * GIB
     assert plan.verdict(CARD) == "does not fit"
-    assert plan.at_once(CARD) == 0
     assert largest_batch(network, Workload(batches.train, 256, 8), CARD) == 0
     assert "of 24.0 GiB: does not fit" in plan.says(CARD)
     assert f"state {plan.needs.state / GIB:.1f} GiB" in plan.says(CARD)
@@ -301,11 +300,27 @@ def test_what_the_plans_preset_trains_first_fits_the_plans_card(arm):
     assert plan_training(made, work, way).verdict(room) == "safe"
 
 
-def test_trainings_on_one_device_each_have_a_process():
-    plan = plan_training(TINY["pairs"], WORK)
-    total = plan.needs.total
-    assert total > PROCESS_BYTES
-    assert [plan.at_once(share * total) for share in (0.99, 1, 2.5)] == [0, 1, 2]
+def test_steps_that_are_supervised_on_the_way_cost_an_answer_each():
+    """As torch's own counter sees the study's own losses of a training step."""
+    network = TINY["gated"].model_copy(update={"max_steps": 4})
+    last, every = (dry_run(network, replace(WORK, n_answered=n)) for n in (1, None))
+    assert (last.n_answered, every.n_answered) == (1, 4)
+    reasoner = new_reasoner(network, 0).train()
+    ids = torch.ones(WORK.batch, WORK.n_source, dtype=torch.int64)
+    targets = torch.ones(WORK.batch, WORK.n_target, dtype=torch.int64)
+    for supervised, found in (([4], last), ([1, 2, 3, 4], every)):
+        with FlopCounterMode(display=False) as counted:
+            thought = reasoner.think(ids, ids == 1, 4)
+            deep_supervision(reasoner, thought, targets, targets, supervised).backward()
+        assert found.training_flops == counted.get_total_flops()
+    needs = [plan_training(network, replace(WORK, n_answered=n)).needs for n in (1, None)]
+    assert needs[1].logits == 4 * needs[0].logits
+
+
+def test_a_reasoner_without_steps_answers_once():
+    transformer = TINY["transformer"]
+    found = dry_run(transformer, replace(WORK, n_steps=6, n_answered=None))
+    assert found == dry_run(transformer, WORK)
 
 
 def test_words_and_bounds_are_those_of_fluoro_plan():

@@ -106,6 +106,10 @@ def test_every_switch_of_precision_is_answered_for():
         ),
         ({"num_slot": 3, "d_model": 8}, "Did you mean 'num_slots'"),
         ({"base_config": {"d_model": 8}, "d_model": 16}, "given twice"),
+        (
+            {"connection": "linear", "connection_type": "bilinear"},
+            "connection=linear_slot and connection_type=bilinear are both network.connection.name",
+        ),
         ({"N": 64, "num_slots": 128}, "N=64 and num_slots=128 are both network.n_slots"),
         ({"scheduler": "cyclic"}, "one of linear_warmup_cosine"),
         ({"decoder_layers": 6, "d_model": 8}, "no key 'decoder_layers'"),
@@ -139,3 +143,12 @@ def test_the_plans_command_is_a_run_of_the_study():
     )
     words = shlex.split(dry(*words[:-2], "file:my, own.csv"))
     assert parse_overrides(words[-1:]) == {"data": {"sets": ["file:my, own.csv"]}}
+
+
+@pytest.mark.parametrize(
+    "keys", [("max_reasoning_steps", "fixed_steps"), ("fixed_steps", "max_reasoning_steps")]
+)
+def test_a_fixed_number_of_steps_stands_whatever_the_order(keys):
+    values = {"max_reasoning_steps": 6, "fixed_steps": 4}
+    ours, _ = translate({key: values[key] for key in keys})
+    assert ours["network"] == {"max_steps": 4, "halting": {"name": "fixed"}}

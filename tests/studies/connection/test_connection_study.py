@@ -133,6 +133,14 @@ def test_a_plan_is_made_before_anything_is_read():
         ({"network": {"connection": {"rank": 0}}}, ConfigError, "rank"),
         ({"network": {"max_steps": -1}}, ConfigError, "max_steps"),
         ({"num_slots": 3}, ConfigError, "num_slots"),
+        (
+            {"network": {"d_model": 33, "output": {"name": "decoder"}}},
+            ConfigError,
+            r"a multiple of output\.n_heads, got 33",
+        ),
+        ({"network": {"noise": float("inf")}}, ConfigError, "finite number"),
+        ({"network": {"neighbours": 64, "max_source": 64}}, ConfigError, "below the 64 tokens"),
+        ({"data": {"max_answer": 1}}, ConfigError, "max_answer"),
         ({"training": {"prices": {"ponder": 0.1}}}, ConfigError, "where stopping is learnt"),
     ],
 )
@@ -141,8 +149,33 @@ def test_settings_that_mean_nothing_are_refused(changes, error, words):
         ConnectionStudy().resolve(small(**changes))
 
 
+def test_an_arm_of_k_steps_thinks_so_often_whatever_the_settings_say(tmp_path):
+    thinking = {"steps": "by_depth", "supervised": "hops"}
+    training = {**TRAINING, "thinking": thinking, "max_epochs": 1}
+    run = run_small(tmp_path, arms=["slots", "steps_3"], training=training, seeds=1)
+    answers = pl.read_parquet(run.step_folder("train") / "answers.parquet")
+    steps = dict(answers.group_by("arm").agg(pl.col("n_steps").unique().sort()).iter_rows())
+    assert steps["steps_3"] == [3]
+    assert len(steps["slots"]) > 1
+
+
+def test_depths_that_a_table_says_of_some_questions_are_told_apart(tmp_path):
+    table = tmp_path / "table.csv"
+    rows = [{"source": f"text {i}", "target": ["yes", "no"][i % 2], "depth": i % 3 or None}
+            for i in range(60)]  # fmt: skip
+    pl.DataFrame(rows).write_csv(table)
+    training = {**TRAINING, "thinking": {"steps": "all"}, "max_epochs": 1}
+    data = {"sets": [f"file:{table}"]}
+    run = run_small(tmp_path, data=data, arms=["slots"], training=training, seeds=1)
+    ranges = pl.read_csv(run.folder / "tables" / "depth_ranges.csv")
+    assert set(ranges["depths"]) >= {"trained", "not said"}
+    n_test = ranges.filter(pl.col("arm") == "slots")["n"].sum()
+    answers = pl.read_parquet(run.step_folder("train") / "answers.parquet")
+    assert n_test == len(answers.filter(pl.col("side") == "test"))
+
+
 def test_copies_of_a_fixed_graph_are_not_taken_from_its_edges(tmp_path):
-    with pytest.raises(ConfigError, match=r"give data\.made\.n_train=8"):
+    with pytest.raises(ConfigError, match=r"Leave it out; data\.made\.n_train"):
         run_small(tmp_path / "runs", data={"n_train": 8})
 
 

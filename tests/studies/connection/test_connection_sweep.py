@@ -201,6 +201,17 @@ def test_a_phase_that_is_not_there_is_refused():
     assert "--phase is one of" in done.stderr
 
 
+def test_arms_that_are_one_are_trained_once():
+    network = NetworkConfig(d_model=16, n_slots=8)
+    sweep = SweepConfig(ratios=[0.03, 0.05, 1], ranks=[8, 8], thresholds=[0.1, 0.1000000001])
+    for phase in PHASES:
+        names = [one.name for one in arms_of_phase(phase, network, sweep)]
+        assert len(names) == len(set(names)), phase
+    names = [one.name for one in arms_of_phase("phase2", network, sweep)]
+    assert names.count("slots_2") == 1
+    assert "slots_16" in names
+
+
 def test_a_winner_among_equals_is_said_to_be_none():
     assert who_goes_on("a", {"a": 0.5, "b": 0.25}) == (
         "**a** goes on, with a validation accuracy of 0.500."

@@ -98,6 +98,19 @@ def test_parts_of_a_step_add_up_to_it(supervised):
     close(parts.train(), whole.train())
 
 
+def test_a_state_that_was_taken_up_is_nobodys_state_afterwards():
+    first, second = toy_reasoner_trainer(), toy_reasoner_trainer()
+    for iteration in range(2):
+        first.advance(iteration)
+    second.load(first.state())
+    moments = {key: {name: tensor.clone() for name, tensor in of_one.items()}
+               for key, of_one in first.state()["optimiser"].items()}  # fmt: skip
+    second.advance(2)
+    for key, of_one in first.state()["optimiser"].items():
+        for name, tensor in of_one.items():
+            assert torch.equal(tensor, moments[key][name])
+
+
 def test_processes_that_share_a_training_do_what_one_does():
     settings = toy_settings({"steps": "halting"})
     wanted = toy_reasoner_trainer(settings, exact_network(), n=17).train()

@@ -36,6 +36,7 @@ from fluoroscope.studies.connection.network.slot_network import (
     warm_start,
 )
 from fluoroscope.studies.connection.network.steps import STEPS
+from fluoroscope.studies.connection.network.steps.base import Moved
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-9}
 SCALAR = {"name": "scalar", "rank": 1}
@@ -136,6 +137,25 @@ def test_noise_is_of_the_size_asked_for_and_only_in_training(make):
     added = (loud - quiet[0])[mask] if loud.shape[1] == mask.shape[1] else loud - quiet[0]
     assert 0.07 < added.square().mean().sqrt() / quiet[0].square().mean().sqrt() < 0.13
     assert not torch.equal(reasoner.think(ids, mask).states[1], quiet[1])
+
+
+class Still(torch.nn.Module):
+    """A step whose states are always the same."""
+
+    most = None
+
+    def forward(self, states, first, hears, index):
+        return Moved(torch.ones_like(states), torch.zeros_like(states))
+
+
+@torch.no_grad()
+def test_noise_is_no_change_of_a_text_that_is_at_rest():
+    halting = {"name": "relative", "threshold": 0.01}
+    network = tiny_network(step="gated", max_steps=5, noise=0.5, dropout=0.0, halting=halting)
+    network.step = Still()
+    ids, mask = some_texts()
+    for asked in (network.eval(), network.train()):
+        assert asked.think(ids, mask).n_steps.tolist() == [2] * len(ids)
 
 
 @torch.no_grad()
@@ -282,6 +302,9 @@ def test_a_warm_start_takes_the_block_of_a_table_that_fits(width):
     assert torch.equal(source.places.weight[:9], target.places.weight)
     assert source.places.weight is not target.places.weight
     assert float(source.places.weight.detach().std()) == pytest.approx(0.02, rel=0.3)
+    spread = tiny_network(output=DECODER, spread=1.0)
+    warm_start(spread, table, seed=0)
+    assert float(spread.embedding.places.weight.detach().std()) == pytest.approx(1, rel=0.3)
 
 
 def test_a_warm_start_needs_a_row_for_every_token():

@@ -32,6 +32,16 @@ StepName = Literal["relu_norm", "gated"]
 OutputName = Literal["slots_to_sequence", "decoder"]
 
 
+BOUNDED: tuple[ConnectionName, ...] = (
+    "linear_feature",
+    "linear_slot",
+    "scalar",
+    "top_k",
+    "gated",
+)
+"""Forms that have one graph or matrix, whose norm can be bounded."""
+
+
 class ConnectionConfig(Config):
     """How slots hear each other."""
 
@@ -52,6 +62,11 @@ class ConnectionConfig(Config):
     largest: PositiveFloat | None = None
     """Bound of the spectral norm of the graph or matrix (linear_feature, linear_slot, scalar,
     top_k, gated); null leaves it as it is."""
+
+    def of_form(self, name: ConnectionName) -> Self:
+        """The same settings of another form, without the bound where nothing can be bounded."""
+        largest = self.largest if name in BOUNDED else None
+        return self.model_copy(update={"name": name, "largest": largest})
 
 
 class RoutingConfig(Config):
@@ -114,9 +129,9 @@ class ReasonerConfig(Config):
 
     noise: NonNegativeFloat = 0.0
     """In training, what is added at random to the first states and to those after each step of
-    thought: its standard deviation in root mean squares of a state. It is there
-    to drown what a state need not know, so that a step goes by what it finds, and not by what a
-    walk began with."""
+    thought: its standard deviation in root mean squares of a state. It is there to drown what a
+    state need not know, so that a step goes by what it finds, and not by what a walk began with.
+    Whether a text stops is asked of states without it."""
 
     pad_id: NonNegativeInt = 0
 
@@ -125,6 +140,11 @@ class ReasonerConfig(Config):
         if self.pad_id >= self.vocab_size:
             raise ValueError(
                 f"pad_id must be one of the {self.vocab_size} tokens, got {self.pad_id}."
+            )
+        if self.neighbours >= self.max_source:
+            raise ValueError(
+                f"neighbours must be below the {self.max_source} tokens of a text, got "
+                f"{self.neighbours}."
             )
         return self
 
@@ -152,3 +172,17 @@ class NetworkConfig(ReasonerConfig):
 
     n_source_layers: NonNegativeInt = 0
     """Layers of self-attention over the text before it is routed; the plan has none."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        heads = {"routing.n_heads": self.routing.n_heads}
+        if self.output.name == "decoder" or self.n_source_layers:
+            heads["output.n_heads"] = self.output.n_heads
+        if self.connection.name == "gated":
+            heads["connection.n_heads"] = self.connection.n_heads
+        for name, n in heads.items():
+            if self.d_model % n:
+                raise ValueError(
+                    f"d_model must be a multiple of {name}, got {self.d_model} and {n}."
+                )
+        return self

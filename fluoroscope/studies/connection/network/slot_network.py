@@ -18,7 +18,6 @@ from fluoroscope.core.seeding import derive_seed, torch_stream
 from fluoroscope.studies.connection.network.blocks import DecoderCache, EncoderBlock, noisy
 from fluoroscope.studies.connection.network.connections.base import make_connection
 from fluoroscope.studies.connection.network.embedding import (
-    FIRST_SPREAD,
     Embedding,
     Neighbours,
     spread_embeddings,
@@ -87,10 +86,8 @@ class SlotNetwork(Reasoner):
         """
         most = self.most_steps(n_steps)
         reading = self.routing.reading(self._read(ids, mask), mask)
-        states, routing = self.routing.first(reading)
-        if self.training:
-            states = noisy(states, self.config.noise)
-        trace, changes, halt_logits = [states], [], []
+        found, routing = self.routing.first(reading)
+        trace, changes, halt_logits = [self._noisy(found)], [], []
         hears = self.connection.operator()
         goes_on = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         taken = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
@@ -99,22 +96,24 @@ class SlotNetwork(Reasoner):
                 goes_on = n_steps > index
             elif n_steps is None and ends_early and self._has_ended(goes_on, index):
                 break
-            states, update, routed = self(trace[-1], trace[0], reading, hears, index, goes_on)
+            before = found
+            found, update, routed = self(trace[-1], trace[0], reading, hears, index, goes_on)
             if routed is not None:
                 routing = torch.where(goes_on[:, None, None], routed, routing)
-            change = relative_change(trace[-1], states)
-            halt = self.halting(Moved(states, update), change)
+            # Of what steps find: noise, which only training adds, would never come to rest.
+            change = relative_change(before, found)
+            halt = self.halting(Moved(found, update), change)
             taken = taken + goes_on
+            trace.append(torch.where(goes_on[:, None, None], self._noisy(found), found))
             if n_steps is None:
                 goes_on = goes_on & ~halt.stops
-            trace.append(states)
             changes.append(change)
             halt_logits.append(halt.logits)
         return Thought(
             states=trace,
-            mask=torch.ones(states.shape[:2], dtype=torch.bool, device=ids.device),
+            mask=torch.ones(found.shape[:2], dtype=torch.bool, device=ids.device),
             n_steps=taken,
-            changes=torch.stack(changes) if changes else states.new_zeros(0, len(ids)),
+            changes=torch.stack(changes) if changes else found.new_zeros(0, len(ids)),
             halt_logits=_stacked(halt_logits),
             routing=routing,
             tokens=reading.tokens,
@@ -175,6 +174,9 @@ class SlotNetwork(Reasoner):
             x = block(x, mask)
         return self.source_norm(x)
 
+    def _noisy(self, states: Float[Tensor, "b m d"]) -> Float[Tensor, "b m d"]:
+        return noisy(states, self.config.noise) if self.training else states
+
     def _one_step(
         self,
         states: Float[Tensor, "b m d"],
@@ -189,10 +191,7 @@ class SlotNetwork(Reasoner):
             reads = self.routing.reads_every_step
             routed = self.routing.again(states, reading) if reads else None
             at = states if routed is None else routed.states
-            moved = self.step(at, first, hears, index)
-            if not self.training:
-                return routed, moved
-            return routed, moved._replace(states=noisy(moved.states, self.config.noise))
+            return routed, self.step(at, first, hears, index)
 
         if self.checkpoints_steps and torch.is_grad_enabled():
             routed, moved = checkpoint(step, states, use_reentrant=False)
@@ -273,7 +272,7 @@ def warm_start(network: SlotNetwork, embeddings: Float[Tensor, "words width"], s
     n_places = max(each.places.num_embeddings for each in embedded)
     d_model = network.config.d_model
     stream = torch_stream(seed, "connection", "places")
-    places = FIRST_SPREAD * torch.randn(n_places, d_model, generator=stream)
+    places = network.config.spread * torch.randn(n_places, d_model, generator=stream)
     n_shared = min(width, d_model)
     for each in embedded:
         each.tokens.weight[:, :n_shared] = embeddings[: network.vocab_size, :n_shared].to(

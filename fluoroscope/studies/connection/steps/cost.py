@@ -5,12 +5,14 @@ from dataclasses import replace
 
 from fluoroscope.data.questions.tokenizer_config import TRAINED
 from fluoroscope.runs.step import Cost
+from fluoroscope.studies.connection.arms import steps_of_arm
 from fluoroscope.studies.connection.config import ConnectionConfig
 from fluoroscope.studies.connection.dry_run import Way, Workload
 from fluoroscope.studies.connection.made_arms import made_arm
 from fluoroscope.studies.connection.network.network_config import NetworkConfig
 from fluoroscope.studies.connection.planner import PROCESS_BYTES, Training, plan_training
-from fluoroscope.studies.connection.sizes import questions_of, tokens_of
+from fluoroscope.studies.connection.sizes import deepest_of, questions_of, tokens_of
+from fluoroscope.studies.connection.training_config import Steps
 
 _STEP_S = 0.02
 _ANSWER_TOKENS = 4
@@ -34,16 +36,19 @@ def arms_cost(config: ConnectionConfig, arms: Arms, sets: Sequence[str]) -> Cost
         n = questions_of(name, config.data)
         tokens = tokens_of(name, config.network.max_source)
         longest = min(_ANSWER_TOKENS, config.network.max_target)
-        work = Workload(training.batch_size, tokens, longest)
         steps = training.max_epochs * -(-n["train"] // training.batch_size)
         between = (training.eval_every or steps) * training.accumulation
         looks = training.max_epochs + steps // between
+        deepest = deepest_of(name, config.data)
+        # What is answered may take more steps than what is trained on.
+        deeper = 1.0 if deepest is None else max(1.0, deepest["test"] / deepest["train"])
         answered = (looks * n["validation"] + n["validation"] + n["test"]) / training.batch_size
         for kind, network in arms:
             made = made_arm(kind, network, words_of(config), training.batch_size).config
+            work = workload(config, name, tokens, longest, steps_of_arm(kind))
             plan = plan_training(made, work, way)
             parameters, states[kind] = plan.parameters.total, plan.needs.state
-            flops = steps * plan.training_flops + answered * plan.forward_flops
+            flops = steps * plan.training_flops + deeper * answered * plan.forward_flops
             costs.append(
                 Cost(
                     flops=flops,
@@ -54,6 +59,29 @@ def arms_cost(config: ConnectionConfig, arms: Arms, sets: Sequence[str]) -> Cost
                 )
             )
     return replace(_together(costs, config), note=_note(config.seeds * len(costs), states))
+
+
+def workload(
+    config: ConnectionConfig,
+    name: str,
+    n_source: int,
+    n_target: int,
+    steps: Steps | None = None,
+) -> Workload:
+    """A batch of a set in training; `steps` is how it is thought about, where that is not as the
+    settings say.
+    """
+    training, deepest = config.training, deepest_of(name, config.data)
+    thinking = training.thinking
+    n_hops = None if deepest is None else deepest["train"]
+    is_told = (steps or thinking.steps) == "by_depth" and n_hops is not None
+    n_answered: int | None = 1
+    if thinking.supervised != "last":
+        # After every step there are at least as many as after every hop.
+        is_by_hop = thinking.supervised == "hops" and n_hops is not None
+        n_answered = n_hops + 1 if is_by_hop and n_hops is not None else None
+    n_steps = thinking.steps_per_hop * n_hops if is_told and n_hops is not None else None
+    return Workload(training.batch_size, n_source, n_target, n_steps, n_answered)
 
 
 def words_of(config: ConnectionConfig) -> int:

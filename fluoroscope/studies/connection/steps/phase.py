@@ -18,13 +18,13 @@ from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, Loop, LoopStep, Shard, ShardContext
 from fluoroscope.studies.connection.config import ConnectionConfig
-from fluoroscope.studies.connection.dry_run import Way, Workload
+from fluoroscope.studies.connection.dry_run import Way
 from fluoroscope.studies.connection.made_arms import made_arm
 from fluoroscope.studies.connection.network.network_config import NetworkConfig
 from fluoroscope.studies.connection.phases import PhaseArm, arms_of_phase
 from fluoroscope.studies.connection.planner import Training as Trained
 from fluoroscope.studies.connection.planner import plan_training, says_why_not
-from fluoroscope.studies.connection.steps.cost import arms_cost, words_of
+from fluoroscope.studies.connection.steps.cost import arms_cost, words_of, workload
 from fluoroscope.studies.connection.steps.questions import QUESTIONS, load_questions
 from fluoroscope.studies.connection.steps.train import CURVES, TRAININGS, merge_trainings
 from fluoroscope.studies.connection.steps.training_loop import Training, TrainingLoop
@@ -118,7 +118,6 @@ class PhaseStep(LoopStep):
         """
         most, config = self.config.sweep.largest_gib, self.config
         longest = min(_ANSWER_TOKENS, config.network.max_target)
-        work = Workload(config.training.batch_size, config.network.max_source, longest)
         try:
             made = made_arm(one.kind, one.network, n_words, config.training.batch_size).config
         except ConfigError as error:
@@ -126,7 +125,10 @@ class PhaseStep(LoopStep):
         if most is None:
             return None
         way = Trained(Way(config.precision, config.training.checkpoints_steps))
-        plan = plan_training(made, work, way)
+        n_source = config.network.max_source
+        works = {workload(config, name, n_source, longest, one.steps) for name in self.sets}
+        plans = [(plan_training(made, work, way), work) for work in works]
+        plan, work = max(plans, key=lambda pair: pair[0].needs.total)
         if plan.needs.total <= most * _GIB:
             return None
         return says_why_not(made, work, most * _GIB, way) if in_full else plan.says(most * _GIB)

@@ -17,7 +17,12 @@ import polars as pl
 from fluoroscope.core.errors import ConfigError, CorpusError
 from fluoroscope.core.storage import read_json, write_json, write_parquet
 from fluoroscope.data.corpus_config import HUB_PREFIX, SPLITS, Split
-from fluoroscope.data.questions.base import GatheredQuestions, question_place, question_set
+from fluoroscope.data.questions.base import (
+    GatheredQuestions,
+    QuestionSet,
+    question_place,
+    question_set,
+)
 from fluoroscope.data.questions.encoding import EncodedQuestions, encode_questions
 from fluoroscope.data.questions.pointer_chasing import FixedPointers
 from fluoroscope.data.questions.priors import priors
@@ -102,7 +107,6 @@ class QuestionsStep(MapStep):
         if place == HUB_PREFIX and commit is not None:
             place = f"{HUB_PREFIX}@{commit}"
         known = question_set(name, config.made)
-        is_fixed = isinstance(known, FixedPointers)
         gathered = known.read(place, seed=self.config.seed)
         kept: list[Question] = []
         limits: dict[Split, int | None] = {
@@ -112,11 +116,8 @@ class QuestionsStep(MapStep):
         }
         for side, n in limits.items():
             own = gathered.side(side)
-            if side == "train" and is_fixed and n is not None and n < len(own):
-                raise ConfigError(
-                    f"data.n_train={n} would leave edges of the graph of {name} out of the "
-                    f"{len(own)} questions it is learned from; give data.made.n_train={n}."
-                )
+            if side == "train" and n is not None:
+                _check_edges_stay(known, n, len(own))
             kept += own if n is None else limited_questions(own, n, self.config.seed)
         for side in SPLITS:
             if not any(one.split == side for one in kept):
@@ -148,6 +149,15 @@ class QuestionsStep(MapStep):
             "max_source": max(int(side.lengths.max()) for side in sides.values()),
             "max_target": longest,
         }
+
+
+def _check_edges_stay(known: QuestionSet, n: int, n_own: int) -> None:
+    if isinstance(known, FixedPointers) and n < n_own:
+        raise ConfigError(
+            f"data.n_train={n} would leave edges of the graph of {known.name} out of the {n_own} "
+            "questions it is learned from. Leave it out; data.made.n_train says how often walks "
+            f"are repeated ({known.n_walks} have each walk once)."
+        )
 
 
 def load_questions(run: Run, config: ConnectionConfig, name: str) -> AskedSet:

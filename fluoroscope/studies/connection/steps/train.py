@@ -17,6 +17,7 @@ from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_parquet
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, Loop, LoopStep, Shard, ShardContext
+from fluoroscope.studies.connection.arms import steps_of_arm
 from fluoroscope.studies.connection.config import ConnectionConfig
 from fluoroscope.studies.connection.steps.cost import training_cost
 from fluoroscope.studies.connection.steps.questions import QUESTIONS
@@ -55,12 +56,17 @@ def trainings(config: ConnectionConfig) -> list[Training]:
     """The main arm of every set first, so that what was asked for is there first."""
     arms = list(dict.fromkeys(config.arms))
     found = [
-        (place, Training(dataset, arm, seed, config.network, arm, _is_kept(config, arm)))
+        (place, _training(config, dataset, arm, seed))
         for dataset in dict.fromkeys(config.data.sets)
         for place, arm in enumerate(arms)
         for seed in config.all_seeds
     ]
     return [one for _, one in sorted(found, key=lambda pair: pair[0] > 0)]
+
+
+def _training(config: ConnectionConfig, dataset: str, arm: str, seed: int) -> Training:
+    is_kept, steps = _is_kept(config, arm), steps_of_arm(arm)
+    return Training(dataset, arm, seed, config.network, arm, is_kept, steps)
 
 
 def _is_kept(config: ConnectionConfig, arm: str) -> bool:
