@@ -20,7 +20,11 @@ from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.storage import read_json
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.connection.dry_run import Workload
-from fluoroscope.studies.connection.network.network_config import NetworkConfig
+from fluoroscope.studies.connection.network.network_config import (
+    ConnectionConfig,
+    NetworkConfig,
+    OutputConfig,
+)
 from fluoroscope.studies.connection.phases import arms_of_phase, large_of
 from fluoroscope.studies.connection.planner import plan_training
 from fluoroscope.studies.connection.reasoners import count_parameters
@@ -202,7 +206,9 @@ def test_a_phase_that_is_not_there_is_refused():
 
 
 def test_arms_that_are_one_are_trained_once():
-    network = NetworkConfig(d_model=16, n_slots=8)
+    network = NetworkConfig(
+        d_model=16, n_slots=8, connection=ConnectionConfig(rank=4), output=OutputConfig(n_heads=4)
+    )
     sweep = SweepConfig(ratios=[0.03, 0.05, 1], ranks=[8, 8], thresholds=[0.1, 0.1000000001])
     for phase in PHASES:
         names = [one.name for one in arms_of_phase(phase, network, sweep)]

