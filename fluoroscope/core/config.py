@@ -39,7 +39,7 @@ class Config(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
-        # Nothing that is counted on is infinite, and JSON could not say it.
+        # No setting means anything when it is infinite, and JSON cannot say it.
         allow_inf_nan=False,
         # revision=1234567 looks like a number, and is a text all the same.
         coerce_numbers_to_str=True,
