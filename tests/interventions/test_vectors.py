@@ -135,7 +135,7 @@ def test_the_sidecar_can_be_changed_by_hand_and_says_what_is_wrong_with_it(tmp_p
     assert (changed.coefficient, changed.positions) == (-2.0, at([0]))
     for wrong, message in (
         ({"positions": "FIRST"}, "Positions are PROMPT"),
-        ({"coefficient": float("nan")}, "must be a finite number"),
+        ({"coefficient": float("nan")}, "finite number"),
         ({"coefficient": "much"}, "coefficient"),
         ({"strength": 2}, "strength"),
         ({"points": ["1.resid_post"]}, "holds directions of"),
