@@ -120,7 +120,7 @@ def translate(given: Settings) -> tuple[Settings, tuple[str, ...]]:
         elif key in REASONS:
             notes.append(f"{key} has no effect: {REASONS[key]}.")
         else:
-            known = [*TAKEN, *_READERS, *REASONS]
+            known = list(dict.fromkeys([*TAKEN, *_READERS, *REASONS]))
             raise ConfigError(
                 f"The plan has no key {key!r}.{nearest(key, known)} Its keys are "
                 f"{', '.join(sorted(known))}; a file in Fluoroscope's own has "
