@@ -107,6 +107,7 @@ def test_who_is_to_stop_by_itself_is_not_told_when_and_who_wins_goes_on_so():
     assert all(one.steps is None for one in arms_of_phase("final", BASE, SweepConfig()))
 
 
+@pytest.mark.slow
 def test_rules_of_stopping_are_asked_also_where_others_are_told_their_steps(tmp_path):
     sweep = {**SWEEP, "changes": [1000]}
     training = {

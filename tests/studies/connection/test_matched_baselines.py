@@ -54,7 +54,11 @@ def test_parameters_of_a_matched_transformer_are_those_of_its_layers():
 
 @pytest.mark.parametrize(
     ("family", "output"),
-    [("transformer", {"n_heads": 2}), ("perceiver", ONE_LAYER), ("looped", ONE_LAYER)],
+    [
+        ("transformer", {"n_heads": 2}),
+        pytest.param("perceiver", ONE_LAYER, marks=pytest.mark.slow),
+        pytest.param("looped", ONE_LAYER, marks=pytest.mark.slow),
+    ],
 )
 def test_baselines_have_the_operations_of_a_network(family, output):
     network = small(output=output, max_steps=2)
