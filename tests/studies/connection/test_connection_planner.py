@@ -287,9 +287,7 @@ def test_what_does_not_fit_says_what_would():
     assert "Not even a batch of one text fits." in says_why_not(config, WORK, needed[0] - 1)
 
 
-@pytest.mark.parametrize(
-    "arm", ["slots", pytest.param("transformer", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("arm", ["slots", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_what_the_plans_preset_trains_first_fits_the_plans_card(arm):
     settings = study_spec("connection", "connection/rtx4090-base", None, [])
     training, network = settings.training, settings.network
