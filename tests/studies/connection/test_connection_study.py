@@ -13,10 +13,12 @@ from fluoroscope.core.config import build
 from fluoroscope.core.errors import ConfigError, CorpusError
 from fluoroscope.core.storage import read_json
 from fluoroscope.core.tensors import read_tensors
+from fluoroscope.data.questions.base import question_set
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.connection.spec import ConnectionSpec
+from fluoroscope.studies.connection.steps.questions import check_edges_stay
 from fluoroscope.studies.connection.study import ConnectionStudy
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -174,9 +176,12 @@ def test_depths_that_a_table_says_of_some_questions_are_told_apart(tmp_path):
     assert n_test == len(answers.filter(pl.col("side") == "test"))
 
 
-def test_copies_of_a_fixed_graph_are_not_taken_from_its_edges(tmp_path):
+def test_copies_of_a_fixed_graph_are_not_taken_from_its_edges():
+    known = question_set("pointer_fixed")
+    check_edges_stay(known, 240, 240)
+    check_edges_stay(question_set("pointer_text"), 8, 240)
     with pytest.raises(ConfigError, match=r"Leave it out; data\.made\.n_train"):
-        run_small(tmp_path / "runs", data={"n_train": 8})
+        check_edges_stay(known, 8, 240)
 
 
 def test_a_table_without_answers_is_refused(tmp_path):

@@ -117,7 +117,7 @@ class QuestionsStep(MapStep):
         for side, n in limits.items():
             own = gathered.side(side)
             if side == "train" and n is not None:
-                _check_edges_stay(known, n, len(own))
+                check_edges_stay(known, n, len(own))
             kept += own if n is None else limited_questions(own, n, self.config.seed)
         for side in SPLITS:
             if not any(one.split == side for one in kept):
@@ -151,7 +151,7 @@ class QuestionsStep(MapStep):
         }
 
 
-def _check_edges_stay(known: QuestionSet, n: int, n_own: int) -> None:
+def check_edges_stay(known: QuestionSet, n: int, n_own: int) -> None:
     if isinstance(known, FixedPointers) and n < n_own:
         raise ConfigError(
             f"data.n_train={n} would leave edges of the graph of {known.name} out of the {n_own} "
