@@ -16,7 +16,7 @@ from benchmarks.connection_parts import row
 from benchmarks.plugin_parts import Part
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.runs.run import Run
-from fluoroscope.studies.connection.arms import SLOTS
+from fluoroscope.studies.connection.arms import SLOTS, with_form
 from fluoroscope.studies.connection.config import ConnectionConfig
 from fluoroscope.studies.connection.network.network_config import ConnectionName
 from fluoroscope.studies.connection.reasoners import count_parameters
@@ -82,9 +82,7 @@ class Accuracies:
 
     def connections(self, form: ConnectionName) -> int:
         """Weights of the connections alone."""
-        network = self.settings.network
-        connection = network.connection.model_copy(update={"name": form})
-        return count_parameters(network.model_copy(update={"connection": connection})).connections
+        return count_parameters(with_form(self.settings.network, form)).connections
 
     @property
     def compared(self) -> dict[str, object]:
