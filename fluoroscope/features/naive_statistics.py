@@ -41,7 +41,14 @@ def _moments(latents: Dense, layout: Layout, which: str) -> LatentMoments:
         quantiles = np.quantile(active, LEVELS)
         rows.append([len(active), share, active.mean(), active.std(), active.max(), *quantiles])
     table = np.array(rows).reshape(-1, 5 + len(LEVELS))
-    return LatentMoments(table[:, 0].astype(np.int64), *table[:, 1:5].T, table[:, 5:])
+    return LatentMoments(
+        count=table[:, 0].astype(np.int64),
+        density=table[:, 1],
+        mean=table[:, 2],
+        std=table[:, 3],
+        maximum=table[:, 4],
+        quantiles=table[:, 5:],
+    )
 
 
 def _position_share(values: np.ndarray, counted: np.ndarray) -> float:

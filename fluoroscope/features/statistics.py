@@ -59,7 +59,8 @@ class Layout:
         return counted
 
 
-class LatentMoments(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class LatentMoments:
     """Of each latent, over the tokens in which it is active."""
 
     count: Int[np.ndarray, " s"]
@@ -79,7 +80,8 @@ class LatentMoments(NamedTuple):
         return self.quantiles[:, MEDIAN]
 
 
-class LatentStatistics(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class LatentStatistics:
     every: LatentMoments
     text: LatentMoments
     position_share: Float[np.ndarray, " s"]
@@ -88,7 +90,8 @@ class LatentStatistics(NamedTuple):
     where the position tells nothing."""
 
 
-class PositionMoments(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class PositionMoments:
     """Of each position, over sequences and latents: active ones alone, but for the density."""
 
     n_tokens: Int[np.ndarray, " p"]
@@ -100,7 +103,8 @@ class PositionMoments(NamedTuple):
     std: Float[np.ndarray, " p"]
 
 
-class TokenMoments(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class TokenMoments:
     """Of each token, over its active latents; what positions are summed up from."""
 
     count: Int[np.ndarray, " n"]
@@ -164,7 +168,9 @@ def position_statistics(tokens: TokenMoments, layout: Layout, d_sae: int) -> Pos
         raise ConfigError(
             f"Moments of {tokens.count.size} tokens came for {shape[0]} sequences of {shape[1]}."
         )
-    count, mean, squares = (np.asarray(part).reshape(shape) for part in tokens)
+    count, mean, squares = (
+        part.reshape(shape) for part in (tokens.count, tokens.mean, tokens.squares)
+    )
     n, centre, spread = np.zeros(shape[1], np.int64), np.zeros(shape[1]), np.zeros(shape[1])
     for q in range(shape[0]):
         total = n + count[q]

@@ -1,3 +1,4 @@
+from dataclasses import is_dataclass
 from itertools import pairwise
 
 import numba
@@ -15,6 +16,7 @@ from fluoroscope.features.statistics import (
     MEDIAN,
     TEXT,
     Layout,
+    TokenMoments,
     count_curves,
     latent_statistics,
     position_coefficients,
@@ -67,7 +69,8 @@ def written(tmp_path, dense, cuts=(0, Q), memory_bytes=1 << 29, name="0.resid_po
         moments.append(token_moments(rows))
     writer.close()
     columns = LatentColumns(sorted((folder / name).iterdir()))
-    tokens = type(moments[0])(*(np.concatenate(part) for part in zip(*moments, strict=True)))
+    parts = [[getattr(one, name) for one in moments] for name in ("count", "mean", "squares")]
+    tokens = TokenMoments(*map(np.concatenate, parts))
     return columns, tokens, writer
 
 
@@ -112,7 +115,7 @@ def test_the_oracle_agrees_on_odd_shapes(tmp_path_factory, seed, q, p, s):
 
 
 @pytest.mark.parametrize("cuts", [tuple(range(Q + 1)), (0, 3, Q), (0, 1, 7, Q)])
-@pytest.mark.parametrize("memory_bytes", [200, 8_000])
+@pytest.mark.parametrize("memory_bytes", [200, 5_000])
 def test_neither_chunks_nor_spills_change_a_bit(tmp_path, cuts, memory_bytes):
     layout = made_layout()
     dense = made_latents(layout)
@@ -129,7 +132,7 @@ def test_the_number_of_threads_changes_no_bit(tmp_path):
     before = numba.get_num_threads()
     found = []
     try:
-        for n in (1, numba.config.NUMBA_NUM_THREADS):
+        for n in (1, 2):
             numba.set_num_threads(n)
             found.append(latent_statistics(columns, layout))
     finally:
@@ -176,11 +179,11 @@ def test_activations_beyond_half_precision_overflow_nothing(tmp_path):
     dense = made_latents(layout, scale=1e5)
     columns, _, _ = written(tmp_path, dense)
     found = latent_statistics(columns, layout)
+    expected = naive.latent_statistics(dense, layout).every
     assert found.every.maximum.max() > 1e5
     assert_same(
         [part / 1e5 for part in (found.every.mean, found.every.std, found.every.quantiles)],
-        [part / 1e5 for part in naive.latent_statistics(dense, layout).every[2:4]]
-        + [naive.latent_statistics(dense, layout).every.quantiles / 1e5],
+        [part / 1e5 for part in (expected.mean, expected.std, expected.quantiles)],
     )
 
 
