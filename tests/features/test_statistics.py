@@ -75,9 +75,10 @@ def written(tmp_path, dense, cuts=(0, Q), memory_bytes=1 << 29, name="0.resid_po
 
 
 def leaves(found):
-    return [
-        leaf for part in found for leaf in (leaves(part) if isinstance(part, tuple) else [part])
-    ]
+    if isinstance(found, np.ndarray):
+        return [found]
+    parts = vars(found).values() if is_dataclass(found) else found
+    return [leaf for part in parts for leaf in leaves(part)]
 
 
 def assert_same(found, expected):
