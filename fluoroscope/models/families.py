@@ -75,6 +75,15 @@ class Family:
     position_offset: Callable[["PretrainedConfig"], int] = lambda _: 0
     """The position id of the first token."""
 
+    position_table: str | None = None
+    """The table of learned position embeddings, where it has one."""
+
+    rotation: str | None = None
+    """The module that makes the angles of a rotary network of position ids."""
+
+    other_positions: Callable[["PretrainedConfig"], str | None] = lambda _: None
+    """What tells positions apart in checkpoints that do not (only) use these two, in words."""
+
     order: Callable[["nn.Module", "PretrainedConfig"], list["nn.Module"]] | None = None
     """The blocks in the order they run, where `blocks` is not that."""
 
@@ -100,6 +109,15 @@ def _albert_order(groups: "nn.Module", config: "PretrainedConfig") -> list["nn.M
     return [block for group in in_order for block in group.albert_layers]
 
 
+def _deberta_positions(config: "PretrainedConfig") -> str | None:
+    if config.relative_attention:
+        return "attention by relative position"
+    if not config.position_biased_input:
+        return "nothing"
+    # Only the second version has one.
+    return "a convolution over its tokens" if getattr(config, "conv_kernel_size", 0) else None
+
+
 _LLAMA = Family(
     model_type="llama",
     blocks="layers",
@@ -107,6 +125,7 @@ _LLAMA = Family(
     attn_out="self_attn",
     mlp_out="mlp",
     final_norm="norm",
+    rotation="rotary_emb",
 )
 _GEMMA = replace(
     _LLAMA,
@@ -124,7 +143,11 @@ _BERT = Family(
     residual=lambda _: "post_norm",
     attn_norm="attention.output.LayerNorm",
     mlp_norm="output.LayerNorm",
+    position_table="embeddings.position_embeddings",
     prefix="bert",
+)
+_DEBERTA = replace(
+    _BERT, model_type="deberta", other_positions=_deberta_positions, prefix="deberta"
 )
 
 _ALL = [
@@ -135,6 +158,7 @@ _ALL = [
         attn_out="attn",
         mlp_out="mlp",
         final_norm="ln_f",
+        position_table="wpe",
         prefix="transformer",
     ),
     Family(
@@ -145,6 +169,7 @@ _ALL = [
         mlp_out="post_mlp_dropout",
         final_norm="final_layer_norm",
         residual=lambda config: "parallel" if config.use_parallel_residual else "sequential",
+        rotation="rotary_emb",
         prefix="gpt_neox",
     ),
     _LLAMA,
@@ -164,6 +189,8 @@ _ALL = [
         residual=lambda config: (
             "parallel" if config.new_decoder_architecture or config.parallel_attn else "sequential"
         ),
+        rotation="rotary_emb",
+        other_positions=lambda config: "ALiBi" if config.alibi else None,
         is_mlp_overwritten=True,
         has_own_attention=True,
         prefix="transformer",
@@ -190,6 +217,7 @@ _ALL = [
         residual=lambda config: "sequential" if config.do_layer_norm_before else "post_norm",
         attn_norm="self_attn_layer_norm",
         mlp_norm="final_layer_norm",
+        position_table="decoder.embed_positions",
         is_mlp_flat=True,
     ),
     _BERT,
@@ -211,8 +239,8 @@ _ALL = [
         order=_albert_order,
         prefix="albert",
     ),
-    replace(_BERT, model_type="deberta", prefix="deberta"),
-    replace(_BERT, model_type="deberta-v2", after_block_0="encoder.conv", prefix="deberta"),
+    _DEBERTA,
+    replace(_DEBERTA, model_type="deberta-v2", after_block_0="encoder.conv"),
     replace(
         _LLAMA,
         model_type="modernbert",
