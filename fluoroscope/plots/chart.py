@@ -11,16 +11,34 @@ interactive form and `matplotlib_renderer` the png and pdf.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fluoroscope.plots.marks import Bars, Heatmap, Histogram, Line, Mark, Number, Scatter
+from fluoroscope.plots.sheets import PAGE_SHEET, Sheet
 from fluoroscope.plots.style import Palette, Ramp, colors
-from fluoroscope.plots.ticks import whole_ticks
+from fluoroscope.plots.ticks import round_ticks, whole_ticks
+
+__all__ = [
+    "Axis",
+    "Bars",
+    "Chart",
+    "ColorBar",
+    "Heatmap",
+    "Histogram",
+    "Line",
+    "Mark",
+    "Number",
+    "Panel",
+    "Reference",
+    "Scatter",
+    "Side",
+]
 
 Side = Literal["x", "y"]
-Number = float | int
 
 
 @dataclass(frozen=True)
@@ -29,121 +47,10 @@ class Axis:
     log: bool = False
     limits: tuple[Number, Number] | None = None
     """Ends of the axis in data units; found from the data where None."""
-
-
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A curve; `low` and `high` make a band around it (an interval, say so in the caption)."""
-
-    name: str
-    x: ArrayLike
-    y: ArrayLike
-    low: ArrayLike | None = None
-    high: ArrayLike | None = None
-    style: Literal["solid", "dashed", "dotted"] = "solid"
-    markers: bool = False
-    color: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_lengths(self.name, x=self.x, y=self.y, low=self.low, high=self.high)
-
-
-@dataclass(frozen=True, eq=False)
-class Bars:
-    """One bar a category; `low` and `high` are the ends of its error bar."""
-
-    name: str
-    categories: Sequence[str]
-    y: ArrayLike
-    low: ArrayLike | None = None
-    high: ArrayLike | None = None
-    color: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_lengths(
-            self.name, categories=self.categories, y=self.y, low=self.low, high=self.high
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Histogram:
-    """Counts between `edges`, one more edge than counts."""
-
-    name: str
-    edges: ArrayLike
-    counts: ArrayLike
-    color: str | None = None
-
-    def __post_init__(self) -> None:
-        n_edges, n_counts = len(np.asarray(self.edges)), len(np.asarray(self.counts))
-        if n_edges != n_counts + 1:
-            raise ValueError(
-                f"Histogram {self.name!r} needs one more edge than counts, "
-                f"got {n_edges} edges and {n_counts} counts."
-            )
-
-    @classmethod
-    def of(cls, name: str, values: ArrayLike, edges: ArrayLike) -> "Histogram":
-        """Counts `values` between `edges`; what lies outside is not counted."""
-        counts, _ = np.histogram(np.asarray(values, float), np.asarray(edges, float))
-        return cls(name, edges, counts)
-
-
-@dataclass(frozen=True, eq=False)
-class Scatter:
-    name: str
-    x: ArrayLike
-    y: ArrayLike
-    labels: Sequence[str] | None = None
-    """What each point is; shown under the pointer."""
-    color: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_lengths(self.name, x=self.x, y=self.y, labels=self.labels)
-
-
-@dataclass(frozen=True, eq=False)
-class Heatmap:
-    """A matrix as colour, first row on top; a diverging ramp is centred on zero."""
-
-    values: ArrayLike
-    x_names: Sequence[str]
-    y_names: Sequence[str]
-    label: str = ""
-    """What the colour means."""
-    ramp: Ramp = "sequential"
-    limits: tuple[Number, Number] | None = None
-    show_values: bool | None = None
-    """Write each number into its cell; None does so where there is room."""
-
-    def __post_init__(self) -> None:
-        shape, names = np.shape(np.asarray(self.values)), (len(self.y_names), len(self.x_names))
-        if shape != names:
-            raise ValueError(
-                f"A heatmap of {names} (y_names, x_names) needs that shape, got {shape}."
-            )
-
-    @property
-    def color_limits(self) -> tuple[Number, Number]:
-        if self.limits is not None:
-            return self.limits
-        values = np.asarray(self.values, float)
-        finite = values[np.isfinite(values)]
-        if finite.size == 0:
-            return (0.0, 1.0)
-        if self.ramp == "diverging":
-            largest = float(np.abs(finite).max()) or 1.0
-            return (-largest, largest)
-        low, high = float(finite.min()), float(finite.max())
-        return (low, high if high > low else low + 1.0)
-
-    @property
-    def has_cell_texts(self) -> bool:
-        has_room = len(self.x_names) <= 14 and len(self.y_names) <= 24
-        return has_room if self.show_values is None else self.show_values
-
-
-Mark = Line | Bars | Histogram | Scatter | Heatmap
+    whole: bool = False
+    """It has whole numbers such as positions, so its ticks are round ones, from zero."""
+    names: Sequence[str] | None = None
+    """What the places 0, 1, ... are called, such as layers that were picked."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +67,25 @@ class Panel:
     marks: Sequence[Mark]
     title: str = ""
     references: Sequence[Reference] = ()
+    note: str = ""
+    """Words in the panel: in its middle where it has no marks, such as "no active latent"."""
+    x: Axis | None = None
+    """An axis of its own, which it shares with no other panel."""
+    y: Axis | None = None
+
+
+@dataclass(frozen=True)
+class ColorBar:
+    """What the colours of points mean, for all panels at once."""
+
+    label: str
+    ramp: Ramp
+    low: float
+    high: float
+
+    @property
+    def ticks(self) -> list[float]:
+        return round_ticks(self.low, self.high, 12)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +98,14 @@ class Chart:
     palette: Palette = "categorical"
     share_x: bool = True
     share_y: bool = True
+    title: str = ""
+    """Of the whole figure."""
+    sheet: Sheet = PAGE_SHEET
+    legend: bool | None = None
+    """Whether series are named beside the panels; None does so where titles do not."""
+    most_points: int | None = None
+    """Points of a series that the screen shows, and twice as many a panel; None for all. A pdf
+    holds a series of more points as an image."""
 
     @classmethod
     def single(
@@ -206,35 +140,78 @@ class Chart:
         """Colour of each series by name, in the order in which names first appear."""
         chosen: dict[str, str | None] = {}
         for mark in self._marks():
-            if not isinstance(mark, Heatmap):
-                chosen.setdefault(mark.name, mark.color)
+            match mark:
+                case Heatmap():
+                    continue
+                case Scatter():
+                    chosen.setdefault(mark.name, mark.legend_color)
+                case _:
+                    chosen.setdefault(mark.name, mark.color)
         spare = iter(colors(self.palette, len(chosen)))
         return {name: color or next(spare) for name, color in chosen.items()}
 
     @property
     def needs_legend(self) -> bool:
         """False for one series, and where each panel has one of its own, named by its title."""
+        if self.legend is not None:
+            return self.legend and bool(self.series_colors)
         names = [_series_names(panel) for panel in self.panels]
         if len(self.series_colors) < 2:
             return False
         is_one_each = len(self.panels) > 1 and all(len(own) == 1 for own in names)
         return not (is_one_each and len(self.series_colors) == len(self.panels))
 
-    def limits(self, axis: Side, panel: Panel) -> tuple[Number, Number] | None:
-        """Ends of a numeric axis of `panel`, alike in all panels that share it."""
-        declared, shared = (self.x, self.share_x) if axis == "x" else (self.y, self.share_y)
-        if declared.limits is not None:
-            return declared.limits
-        panels = self.panels if shared else [panel]
-        values = np.concatenate([_numbers(one, axis) for one in panels])
-        if declared.log:
-            values = values[values > 0]
+    @cached_property
+    def color_bar(self) -> ColorBar | None:
+        """The one bar of all points that are coloured by numbers, from the least to the most."""
+        points = [
+            mark for mark in self._marks() if isinstance(mark, Scatter) and mark.values is not None
+        ]
+        kinds: set[tuple[str, Ramp]] = {(mark.value_label, mark.ramp) for mark in points}
+        if len(kinds) > 1:
+            raise ValueError(f"A chart has one colour bar, got points by {sorted(kinds)}.")
+        values = np.concatenate([np.empty(0), *(np.asarray(mark.values, float) for mark in points)])
+        values = values[np.isfinite(values)]
         if values.size == 0:
             return None
-        marks = [mark for one in panels for mark in one.marks]
-        # Bars and histograms stand on zero: their axis must not be cut below.
-        stands = axis == "y" and any(isinstance(mark, Bars | Histogram) for mark in marks)
-        return _padded(float(values.min()), float(values.max()), declared.log, stands, axis)
+        ((label, ramp),) = kinds
+        low, high = float(values.min()), float(values.max())
+        return ColorBar(label, ramp, low, high if high > low else low + 1.0)
+
+    def axis(self, side: Side, panel: Panel) -> Axis:
+        """The panel's own axis, or the chart's."""
+        own, shared = (panel.x, self.x) if side == "x" else (panel.y, self.y)
+        return shared if own is None else own
+
+    def limits(self, axis: Side, panel: Panel) -> tuple[Number, Number] | None:
+        """Ends of a numeric axis of `panel`, alike in all panels that share it."""
+        declared = self.axis(axis, panel)
+        if declared.limits is not None:
+            return declared.limits
+        is_own = (panel.x if axis == "x" else panel.y) is not None
+        is_shared = self.share_x if axis == "x" else self.share_y
+        if is_own or not is_shared:
+            return _limits([panel], declared, axis)
+        return self._shared_x_limits if axis == "x" else self._shared_y_limits
+
+    def shares(self, axis: Side, panel: Panel, values: ArrayLike) -> np.ndarray:
+        """How far along the axis each value lies, 0 at its low end and 1 at its high end."""
+        ends = np.asarray(self.limits(axis, panel) or (0.0, 1.0), float)
+        places = np.asarray(values, float)
+        if self.axis(axis, panel).log:
+            ends, places = np.log10(ends), np.log10(places)
+        return (places - ends[0]) / (ends[1] - ends[0])
+
+    def ticks(self, axis: Side, panel: Panel) -> Sequence[Number] | None:
+        """Places of the ticks of an axis of whole numbers; None leaves them to the renderer."""
+        declared = self.axis(axis, panel)
+        if declared.names is not None:
+            step = max(1, -(-len(declared.names) // 24))
+            return range(0, len(declared.names), step)
+        limits = self.limits(axis, panel)
+        if declared.whole and limits is not None:
+            return round_ticks(limits[0], limits[1], 8)
+        return self.whole_ticks(axis)
 
     def whole_ticks(self, axis: Side) -> list[int] | None:
         """Ticks for an axis that only has whole numbers, such as layers."""
@@ -246,6 +223,14 @@ class Chart:
             return None
         return whole_ticks(np.concatenate([np.asarray(mark.x, float) for mark in lines]))
 
+    @cached_property
+    def _shared_x_limits(self) -> tuple[Number, Number] | None:
+        return _limits([panel for panel in self.panels if panel.x is None], self.x, "x")
+
+    @cached_property
+    def _shared_y_limits(self) -> tuple[Number, Number] | None:
+        return _limits([panel for panel in self.panels if panel.y is None], self.y, "y")
+
     def _marks(self) -> list[Mark]:
         return [mark for panel in self.panels for mark in panel.marks]
 
@@ -256,6 +241,18 @@ def _axis(axis: Axis | str) -> Axis:
 
 def _series_names(panel: Panel) -> set[str]:
     return {mark.name for mark in panel.marks if not isinstance(mark, Heatmap)}
+
+
+def _limits(panels: Sequence[Panel], declared: Axis, axis: Side) -> tuple[Number, Number] | None:
+    values = np.concatenate([np.empty(0), *(_numbers(one, axis) for one in panels)])
+    if declared.log:
+        values = values[values > 0]
+    if values.size == 0:
+        return None
+    marks = [mark for one in panels for mark in one.marks]
+    # Bars and histograms stand on zero: their axis must not be cut below.
+    stands = axis == "y" and any(isinstance(mark, Bars | Histogram) for mark in marks)
+    return _padded(float(values.min()), float(values.max()), declared.log, stands, axis)
 
 
 def _numbers(panel: Panel, axis: Side) -> np.ndarray:
@@ -291,9 +288,3 @@ def _padded(low: float, high: float, log: bool, stands: bool, axis: Side) -> tup
     if stands and low >= 0:
         return (0.0, high + space)
     return (low - space, high + space)
-
-
-def _check_lengths(name: str, **parts: ArrayLike | Sequence[str] | None) -> None:
-    lengths = {key: len(np.asarray(part)) for key, part in parts.items() if part is not None}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"The parts of {name!r} must be equally long, got {lengths}.")

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from fluoroscope.plots.chart import (
+    Axis,
     Bars,
     Chart,
     Heatmap,
@@ -24,6 +25,12 @@ from fluoroscope.plots.chart import (
     Reference,
     Scatter,
     Side,
+)
+from fluoroscope.plots.plotly_points import (
+    add_annotations,
+    color_scale,
+    point_trace,
+    thinning_words,
 )
 from fluoroscope.plots.style import RAMPS, RAMPS_IN_THE_DARK, translucent
 from fluoroscope.plots.ticks import log_text, log_ticks
@@ -40,7 +47,7 @@ def plotly_figures(chart: Chart) -> list[go.Figure]:
 def _panel_figure(chart: Chart, panel: Panel, shades: Mapping[str, str]) -> go.Figure:
     figure = go.Figure(layout=go.Layout(template=go.layout.Template()))
     for mark in panel.marks:
-        figure.add_traces(list(_traces(mark, shades)))
+        figure.add_traces(list(_traces(mark, chart, panel, shades)))
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -49,10 +56,13 @@ def _panel_figure(chart: Chart, panel: Panel, shades: Mapping[str, str]) -> go.F
         bargroupgap=0.08,
         hovermode=_hover_mode(panel.marks),
     )
+    if panel.note:
+        _add_note(figure, panel)
     if any(isinstance(mark, Heatmap) for mark in panel.marks):
-        figure.update_xaxes(title=chart.x.label, showgrid=False, zeroline=False, type="category")
+        label = chart.axis("x", panel).label
+        figure.update_xaxes(title=label, showgrid=False, zeroline=False, type="category")
         figure.update_yaxes(
-            title=chart.y.label,
+            title=chart.axis("y", panel).label,
             showgrid=False,
             zeroline=False,
             type="category",
@@ -62,20 +72,28 @@ def _panel_figure(chart: Chart, panel: Panel, shades: Mapping[str, str]) -> go.F
     figure.update_xaxes(_axis_settings(chart, panel, "x"))
     figure.update_yaxes(_axis_settings(chart, panel, "y"))
     for line in panel.references:
-        _add_reference(figure, line, chart)
+        _add_reference(figure, line, chart.axis(line.axis, panel))
+    for mark in panel.marks:
+        if isinstance(mark, Scatter) and mark.annotations:
+            add_annotations(figure, chart, panel, mark)
     return figure
 
 
 def _hover_mode(marks: Sequence[Mark]) -> str:
     # Points that say what they are say it one at a time.
-    if any(isinstance(mark, Scatter) and mark.labels is not None for mark in marks):
+    points = [mark for mark in marks if isinstance(mark, Scatter)]
+    if any(mark.labels is not None or mark.values is not None for mark in points):
         return "closest"
     return "x unified" if any(isinstance(mark, Line) for mark in marks) else "closest"
 
 
 def _axis_settings(chart: Chart, panel: Panel, side: Side) -> dict[str, object]:
-    axis = chart.x if side == "x" else chart.y
-    settings: dict[str, object] = {"title": axis.label, "zeroline": False, "type": "linear"}
+    axis = chart.axis(side, panel)
+    title = axis.label
+    if side == "x" and (words := thinning_words(chart, panel)):
+        # Plotly reads a little HTML, of which this is the way to a second, smaller line.
+        title = f"{title}<br><sub>{words}</sub>"
+    settings: dict[str, object] = {"title": title, "zeroline": False, "type": "linear"}
     if side == "x" and any(isinstance(mark, Bars) for mark in panel.marks):
         return settings | {"type": "category", "showgrid": False}
     limits = chart.limits(side, panel)
@@ -85,11 +103,20 @@ def _axis_settings(chart: Chart, panel: Panel, side: Side) -> dict[str, object]:
         return settings | {"tickvals": ticks, "ticktext": [log_text(tick) for tick in ticks]}
     if limits is not None:
         settings["range"] = list(limits)
-    whole = chart.whole_ticks(side)
-    return settings | ({"tickvals": whole} if whole else {})
+    elif panel.note:
+        settings |= {"showticklabels": False, "showgrid": False}
+    places = chart.ticks(side, panel)
+    if axis.whole or not places:
+        # A page knows how wide its panels are, and puts round ticks as they fit.
+        return settings
+    if axis.names is not None:
+        settings["ticktext"] = [axis.names[int(place)] for place in places]
+    return settings | {"tickvals": list(places)}
 
 
-def _traces(mark: Mark, shades: Mapping[str, str]) -> Sequence[go.Scatter | go.Bar | go.Heatmap]:
+def _traces(
+    mark: Mark, chart: Chart, panel: Panel, shades: Mapping[str, str]
+) -> Sequence[go.Scatter | go.Bar | go.Heatmap]:
     match mark:
         case Line():
             return _line_traces(mark, shades[mark.name])
@@ -98,7 +125,7 @@ def _traces(mark: Mark, shades: Mapping[str, str]) -> Sequence[go.Scatter | go.B
         case Histogram():
             return [_histogram_trace(mark, shades[mark.name])]
         case Scatter():
-            return [_scatter_trace(mark, shades[mark.name])]
+            return [point_trace(mark, shades[mark.name], chart, panel)]
         case Heatmap():
             return [_heatmap_trace(mark)]
 
@@ -113,6 +140,7 @@ def _line_traces(mark: Line, color: str) -> list[go.Scatter]:
         mode="lines+markers" if mark.markers else "lines",
         line={"color": color, "width": 2, "dash": _DASHES[mark.style]},
         marker={"color": color, "size": 6},
+        opacity=None if mark.opacity == 1 else mark.opacity,
     )
     if mark.low is None or mark.high is None:
         return [line]
@@ -125,7 +153,10 @@ def _line_traces(mark: Line, color: str) -> list[go.Scatter]:
     }
     below = go.Scatter(y=_numbers(mark.low), **edge)
     above = go.Scatter(
-        y=_numbers(mark.high), fill="tonexty", fillcolor=translucent(color, 0.2), **edge
+        y=_numbers(mark.high),
+        fill="tonexty",
+        fillcolor=translucent(color, 0.2 * mark.opacity),
+        **edge,
     )
     return [below, above, line]
 
@@ -165,19 +196,6 @@ def _histogram_trace(mark: Histogram, color: str) -> go.Scatter:
     )
 
 
-def _scatter_trace(mark: Scatter, color: str) -> go.Scatter:
-    return go.Scatter(
-        name=mark.name,
-        legendgroup=mark.name,
-        x=_numbers(mark.x),
-        y=_numbers(mark.y),
-        mode="markers",
-        marker={"color": color, "size": 6, "opacity": 0.7, "line": {"width": 0}},
-        # Plotly reads a little HTML in texts; a label such as `<s>` must stay as it is.
-        text=[escape(label) for label in mark.labels] if mark.labels is not None else None,
-    )
-
-
 def _heatmap_trace(mark: Heatmap) -> go.Heatmap:
     low, high = mark.color_limits
     return go.Heatmap(
@@ -186,8 +204,8 @@ def _heatmap_trace(mark: Heatmap) -> go.Heatmap:
         y=list(mark.y_names),
         zmin=low,
         zmax=high,
-        colorscale=_color_scale(RAMPS[mark.ramp]),
-        meta={"dark": _color_scale(RAMPS_IN_THE_DARK[mark.ramp])},
+        colorscale=color_scale(RAMPS[mark.ramp]),
+        meta={"dark": color_scale(RAMPS_IN_THE_DARK[mark.ramp])},
         xgap=1,
         ygap=1,
         texttemplate="%{z:.2g}" if mark.has_cell_texts else None,
@@ -199,12 +217,17 @@ def _heatmap_trace(mark: Heatmap) -> go.Heatmap:
     )
 
 
-def _color_scale(anchors: Sequence[str]) -> list[list[object]]:
-    return [[i / (len(anchors) - 1), color] for i, color in enumerate(anchors)]
+def _add_note(figure: go.Figure, panel: Panel) -> None:
+    """In the middle of an empty panel, or small in the lower right corner."""
+    place = {"x": 0.99, "y": 0.01, "xanchor": "right", "yanchor": "bottom", "font": {"size": 10}}
+    if not panel.marks:
+        place = {"x": 0.5, "y": 0.5}
+    figure.add_annotation(
+        text=escape(panel.note), showarrow=False, xref="paper", yref="paper", **place
+    )
 
 
-def _add_reference(figure: go.Figure, line: Reference, chart: Chart) -> None:
-    axis = chart.y if line.axis == "y" else chart.x
+def _add_reference(figure: go.Figure, line: Reference, axis: Axis) -> None:
     place = math.log10(line.value) if axis.log else line.value
     style = {"width": 1, "dash": "dash"}
     if line.axis == "y":

@@ -8,11 +8,13 @@ their colours from a sequential ramp, so that the order can be seen without the 
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from fluoroscope.plots.palettes import PALETTE_RAMPS, PaletteRamp, channels, ramp_color
+
 Palette = Literal["categorical", "ordered"]
 """`categorical` for kinds, `ordered` for steps of one quantity such as layers."""
 
-Ramp = Literal["sequential", "diverging"]
-"""`sequential` from nothing to much, `diverging` around zero."""
+Ramp = Literal["sequential", "diverging"] | PaletteRamp
+"""`sequential` from nothing to much, `diverging` around zero, or one of `palettes` by name."""
 
 CATEGORICAL = (
     "#3a7cc3",
@@ -49,11 +51,16 @@ DIVERGING_IN_THE_DARK = (
     "#ffa377",
 )
 
-RAMPS: Mapping[Ramp, tuple[str, ...]] = {"sequential": SEQUENTIAL, "diverging": DIVERGING}
+RAMPS: Mapping[Ramp, tuple[str, ...]] = {
+    "sequential": SEQUENTIAL,
+    "diverging": DIVERGING,
+    **PALETTE_RAMPS,
+}
 
 RAMPS_IN_THE_DARK: Mapping[Ramp, tuple[str, ...]] = {
     "sequential": SEQUENTIAL[::-1],
     "diverging": DIVERGING_IN_THE_DARK,
+    **PALETTE_RAMPS,
 }
 """Ramps for a dark page: what means nothing is as dark as the page."""
 
@@ -116,19 +123,7 @@ def colors(palette: Palette, n: int) -> list[str]:
     return [ramp_color(ORDERED, i / max(n - 1, 1)) for i in range(n)]
 
 
-def ramp_color(anchors: tuple[str, ...], share: float) -> str:
-    """The colour at `share` (0 to 1) of the way along `anchors`."""
-    place = min(max(share, 0.0), 1.0) * (len(anchors) - 1)
-    i = min(int(place), len(anchors) - 2)
-    pairs = zip(_channels(anchors[i]), _channels(anchors[i + 1]), strict=True)
-    return "#" + "".join(f"{round(a + (b - a) * (place - i)):02x}" for a, b in pairs)
-
-
 def translucent(color: str, opacity: float) -> str:
     """`#rrggbb` as a CSS colour with an opacity."""
-    red, green, blue = _channels(color)
+    red, green, blue = channels(color)
     return f"rgba({red},{green},{blue},{opacity:g})"
-
-
-def _channels(color: str) -> tuple[int, int, int]:
-    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)

@@ -38,3 +38,18 @@ def whole_ticks(values: np.ndarray) -> list[int] | None:
         return None
     step = next(step for step in (1, 2, 5, 10) if (high - low) / step <= 12)
     return list(range(low, high + 1, step))
+
+
+def round_ticks(low: float, high: float, most: int) -> list[float]:
+    """Whole multiples of 1, 2 or 5 times a power of ten between the ends, at most `most` + 1.
+
+    Ends that have no whole number between them get finer multiples.
+    """
+    width = high - low
+    steps = [factor * 10.0**power for power in range(-12, 13) for factor in (1, 2, 5)]
+    is_whole = math.floor(high) >= math.ceil(low)
+    step = next(
+        (step for step in steps if width <= most * step and (step >= 1 or not is_whole)), width
+    )
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(place * step, 12) for place in range(first, last + 1)]
