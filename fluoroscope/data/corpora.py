@@ -16,7 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from fluoroscope.core.errors import CorpusError
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.storage import read_json, write_json
-from fluoroscope.data.corpus_config import GENERATED, MODEL_SOURCE, SPLITS, CorpusConfig, parse_take
+from fluoroscope.data.corpus_config import (
+    GENERATED,
+    MODEL_SOURCE,
+    SPLITS,
+    CorpusConfig,
+    Split,
+    parse_take,
+)
 from fluoroscope.data.documents import Document, read_documents
 from fluoroscope.data.sampled_text import sampled_documents
 from fluoroscope.data.token_store import MANIFEST, TokenStore
@@ -88,15 +95,16 @@ def write_token_shard(
     folder: Path,
     *,
     n_tokens: int | None = None,
+    split: Split = "train",
     network: nn.Module | None = None,
     sink: Sink = SILENT,
 ) -> None:
-    """Fills `folder` with the parts of one shard."""
+    """Fills `folder` with the parts of one shard; stops when `split` has `n_tokens` of text."""
     starts = start_tokens(tokenizer, config.bos)
     writer = TokenShardWriter(folder, config, starts, special_token(tokenizer, "pad") or 0)
     for document, tokens in _shard_documents(config, shard, tokenizer, network):
         writer.add(document, tokens)
-        n_done = writer.n_text_tokens["train"]
+        n_done = writer.n_text_tokens[split]
         sink.progress(n_done, n_tokens or n_done, "tokens")
         if shard.stop is None and n_tokens is not None and n_done >= n_tokens:
             break

@@ -195,6 +195,11 @@ class LanguageModel:
         with self._announced(tokens, attention_mask):
             return self.network(**inputs).logits
 
+    @property
+    def predicts_next_tokens(self) -> bool:
+        """Whether it is a decoder with a head."""
+        return self.family.kind == "decoder" and self.network is not self._hooked.base
+
     def check_has_head(self) -> None:
         """Raises `ModelError` where there are no weights to make logits of."""
         if self.network is self._hooked.base:

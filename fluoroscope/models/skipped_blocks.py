@@ -17,7 +17,7 @@ Output = Any  # What a block returns: a tensor, or a tuple that starts with one.
 
 
 class BlockOutputs:
-    """What every block gives for one row and one token: [1, 1, d_model] each."""
+    """What every block gives for one row: [1, pos, d_model] each."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model

@@ -43,15 +43,20 @@ class Subject(Config):
 
     @property
     def widths(self) -> list[int]:
-        """Latents of each of `points`."""
+        """Latents of each of `points`; of the first SAE, where several are trained at one."""
         found = {sae.hook_point: sae.d_sae for sae in self.saes}
         for plans in self.train.groups.values() if self.train else ():
-            found |= {plan.hook_point: int(plan.settings["d_sae"]) for plan in plans}
+            for plan in plans:
+                found.setdefault(plan.hook_point, int(plan.settings["d_sae"]))
         return [found[str(point)] for point in self.points]
 
 
-def resolve_subject(spec: SubjectSpec, *, is_sketch: bool = False) -> Subject:
-    """One SAE for each hook point, or how it is trained; to sketch a plan, sizes will do."""
+def resolve_subject(
+    spec: SubjectSpec, *, is_sketch: bool = False, one_each: bool = True
+) -> Subject:
+    """One SAE for each hook point, or how it is trained; to sketch a plan, sizes will do. Several
+    may be trained at a hook point where a study says that it can tell them apart.
+    """
     shape = ModelShape.of(spec.model.source, spec.model.revision)
     model = subject_model(spec.model, shape, is_sketch=is_sketch)
     source = spec.saes.source
@@ -71,7 +76,7 @@ def resolve_subject(spec: SubjectSpec, *, is_sketch: bool = False) -> Subject:
         )
     train = resolve_training(spec.train, spec.model.source, shape)
     n = sum(len(plans) for plans in train.groups.values())
-    if n > len(train.hook_points):
+    if one_each and n > len(train.hook_points):
         raise ConfigError(
             f"train.sae means {n} SAEs of {len(train.hook_points)} hook points, and one of each is "
             "looked at; give every setting one value, and sweep in a dictionary run."

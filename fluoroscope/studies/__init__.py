@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
     "study",
     {
+        "anatomy": "fluoroscope.studies.anatomy.study:AnatomyStudy",
         "connection": "fluoroscope.studies.connection.study:ConnectionStudy",
         "dictionary": "fluoroscope.studies.dictionary.study:DictionaryStudy",
         "gambling": "fluoroscope.studies.gambling.study:GamblingStudy",
@@ -26,6 +27,7 @@ STUDIES: "Registry[type[Study[Config, Config]]]" = Registry(
 SPECS: "Registry[type[Config]]" = Registry(
     "study",
     {
+        "anatomy": "fluoroscope.studies.anatomy.spec:AnatomySpec",
         "connection": "fluoroscope.studies.connection.spec:ConnectionSpec",
         "dictionary": "fluoroscope.studies.dictionary.spec:DictionarySpec",
         "gambling": "fluoroscope.studies.gambling.spec:GamblingSpec",

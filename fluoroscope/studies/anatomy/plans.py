@@ -1,0 +1,107 @@
+"""What an anatomy run reads and compares, under which names.
+
+A *reading* is one pass over a slice of the corpus: clean (`first`, `last`), or with something
+taken away (`first-positions_removed`). A *set* is one SAE for each of some hook points: the set
+that is looked at comes first, others are matched with it and judged beside it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fluoroscope.core.errors import ConfigError
+from fluoroscope.data.corpus_config import CorpusConfig, Split
+from fluoroscope.models.hook_points import HookPoint
+from fluoroscope.steps.sae_sources import SAEChoice
+from fluoroscope.steps.subject import Subject
+from fluoroscope.steps.train_saes import SAEPlan
+from fluoroscope.studies.anatomy.settings import Ablation, AnatomySettings, Slice
+
+NAMED = "given"
+"""The name of the set that a user named by `saes`."""
+
+TRAINED = "trained"
+"""The name of the set that is trained here, where nothing is varied."""
+
+
+class Reading(NamedTuple):
+    slice: Slice
+    ablation: Ablation | None = None
+
+    @property
+    def key(self) -> str:
+        return self.slice if self.ablation is None else f"{self.slice}-{self.ablation}"
+
+
+class AnatomyConfig(AnatomySettings, Subject):
+    """An `AnatomySpec` with everything filled in."""
+
+    others: dict[str, list[SAEChoice]]
+    """The SAEs of `match.others`."""
+
+    split: Split
+    """Of the corpus, what is read: where SAEs are trained on the same text, the documents that
+    they never saw; else all."""
+
+    @property
+    def readings(self) -> list[Reading]:
+        """The first is what the others are compared with."""
+        clean = [Reading(one) for one in self.slices]
+        return clean + [Reading(self.slices[0], ablation) for ablation in self.ablations]
+
+    @property
+    def trained_sets(self) -> dict[str, dict[str, tuple[str, SAEPlan]]]:
+        """Set -> hook point -> the loop that trains its SAE, and how."""
+        found: dict[str, dict[str, tuple[str, SAEPlan]]] = {}
+        for group, plans in self.train.groups.items() if self.train else ():
+            for plan in plans:
+                name = plan.key.removeprefix(plan.hook_point).removeprefix("-") or TRAINED
+                found.setdefault(name, {})[plan.hook_point] = (group, plan)
+        return found
+
+    @property
+    def set_names(self) -> list[str]:
+        """The set that is looked at, and those that it is compared with."""
+        return [*(self.trained_sets or [NAMED]), *self.others]
+
+    def corpora(self) -> dict[str, CorpusConfig]:
+        """Every text that is read, by name; the main one has none."""
+        held_out = self.corpus.held_out if self.split == "test" else 0.0
+        main = self.corpus.model_copy(update={"held_out": held_out})
+        others = {
+            name: corpus.model_copy(update={"held_out": 0.0, "context": self.corpus.context})
+            for name, corpus in self.cross.corpora.items()
+        }
+        return {"": main, **others}
+
+
+def layer_names(points: Sequence[HookPoint]) -> list[str]:
+    """`Layer 3`; with its stream, where a layer has several."""
+    streams = {point.stream for point in points}
+    if len(streams) == 1:
+        return [f"Layer {point.layer}" for point in points]
+    return [f"Layer {point.layer}, {point.stream}" for point in points]
+
+
+def check_plan(config: AnatomyConfig) -> None:
+    """What later steps would refuse is refused before the first text is read."""
+    names = config.set_names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"match.others names {twice!r}, which is a set already; rename it.")
+    known = {str(point) for point in config.points}
+    for point, latents in config.shown.latents.items():
+        if point not in known:
+            raise ConfigError(
+                f"shown.latents names {point}, where no SAE is looked at; there are those of "
+                f"{', '.join(sorted(known))}."
+            )
+        width = dict(zip(map(str, config.points), config.widths, strict=True))[point]
+        if max(latents, default=0) >= width:
+            raise ConfigError(
+                f"shown.latents.{point} names latent {max(latents)}; the SAE has 0 to {width - 1}."
+            )
+    if config.corpus.context > config.shape.context_length:
+        raise ConfigError(
+            f"corpus.context={config.corpus.context} is longer than the "
+            f"{config.shape.context_length} positions that {config.model.name} reads."
+        )

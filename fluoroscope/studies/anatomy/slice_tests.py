@@ -1,0 +1,66 @@
+"""Is a latent as often active on one slice of a corpus as on another, sequence by sequence?
+
+Welch's t of the share of a sequence's text tokens in which a latent is active. The units are
+sequences, as tokens of one are not independent; sequences that were cut from one long document are
+alike as well, which makes these tests a little too ready to see a difference. Beside them stand the
+same tests of every other sequence of one slice against the rest of it, which nothing but chance
+tells apart.
+
+Axes: s latents.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import ttest_ind_from_stats
+
+from fluoroscope.features.multiple_tests import benjamini_hochberg
+
+Q_BELOW = 0.05
+
+
+class RateDifference(NamedTuple):
+    difference: Float[np.ndarray, " s"]
+    """Rate on the other slice less that on the first."""
+
+    p: Float[np.ndarray, " s"]
+    """Two-sided; NaN for latents that are active in neither, or where a slice has one sequence."""
+
+
+def rate_difference(
+    latents: Mapping[str, np.ndarray], one: str, others: Mapping[str, np.ndarray], other: str
+) -> RateDifference:
+    """`latents` and `others` as the statistics keep them; `one` and `other` name whose rates."""
+    mean = [latents[f"{one}/rate"], others[f"{other}/rate"]]
+    variance = [latents[f"{one}/variance"], others[f"{other}/variance"]]
+    n = [int(latents[f"{one}/n"][0]), int(others[f"{other}/n"][0])]
+    p = np.full(len(mean[0]), np.nan)
+    # Where all sequences are alike there is nothing to hold a difference against.
+    can_tell = (variance[0] + variance[1] > 0) & (min(n) > 1)
+    if can_tell.any():
+        found = ttest_ind_from_stats(
+            *(mean[0][can_tell], np.sqrt(variance[0][can_tell]), n[0]),
+            *(mean[1][can_tell], np.sqrt(variance[1][can_tell]), n[1]),
+            equal_var=False,
+        )
+        p[can_tell] = found.pvalue
+    return RateDifference(mean[1] - mean[0], p)
+
+
+class Discoveries(NamedTuple):
+    n_different: list[int]
+    """Of each layer, latents with q below 0.05."""
+
+    n_tested: list[int]
+
+
+def discoveries(layers: Sequence[RateDifference]) -> Discoveries:
+    """Corrected over the latents of all layers together (Benjamini and Hochberg 1995)."""
+    ends = np.cumsum([len(one.p) for one in layers])
+    q = np.split(benjamini_hochberg(np.concatenate([one.p for one in layers])), ends[:-1])
+    return Discoveries(
+        [int((part < Q_BELOW).sum()) for part in q],
+        [int(np.isfinite(one.p).sum()) for one in layers],
+    )

@@ -1,0 +1,3 @@
+"""Stub while the rest is built."""
+
+MATCH = "match"
