@@ -2,13 +2,13 @@
 
 One batch of activations feeds every SAE of its hook point, so a model is read once however
 many SAEs learn from it. Each SAE learns in units where its input has unit variance per
-dimension around `b_dec`, so one learning rate serves every layer of every model; the scale is
+dimension around that median, so one learning rate serves every layer of every model; the scale is
 folded away when weights leave the trainer.
 
-Recipe: `b_dec` starts at the geometric median (Bricken et al. 2023), the encoder as the
-decoder's transpose, decoder rows keep unit norm, AuxK revives dead latents (Gao et al. 2024,
-appendix A.2), Adam with a short memory, warm-up and a final linear decay. The trainer is a
-loop that can be stopped, saved and continued bit for bit.
+Recipe: `b_dec` starts at the geometric median (Bricken et al. 2023) or, to compare, elsewhere;
+the encoder as the decoder's transpose, decoder rows keep unit norm, AuxK revives dead latents
+(Gao et al. 2024, appendix A.2), Adam with a short memory, warm-up and a final linear decay. The
+trainer is a loop that can be stopped, saved and continued bit for bit.
 """
 
 import copy
@@ -26,7 +26,7 @@ from fluoroscope.core.tensors import State
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.sae.architectures import SAES
 from fluoroscope.sae.base import SAEConfig, SparseAutoencoder, TrainingStep
-from fluoroscope.sae.training_config import TrainingConfig
+from fluoroscope.sae.training_config import Start, TrainingConfig
 
 BETAS = (0.5, 0.999)
 """Adam's. A latent is active in few rows, so a long memory of its gradients is stale: 0.9 left a
@@ -159,8 +159,8 @@ class _Learner:
         self._n_iterations = n_iterations
         self._device = device
         self._sae = SAES.load(variant.architecture)(variant.config, variant.seed).to(device)
-        centre = geometric_median(rows.training).to(device)
-        spread = (rows.training.to(device) - centre).square().sum(dim=-1).mean().sqrt()
+        middle = geometric_median(rows.training).to(device)
+        spread = (rows.training.to(device) - middle).square().sum(dim=-1).mean().sqrt()
         if not torch.isfinite(spread) or spread == 0:
             raise NumericsError(
                 f"The activations of {variant.hook_point} have a spread of {float(spread)} in "
@@ -170,7 +170,8 @@ class _Learner:
         self._training = (rows.training.to(device) * self._scale).float()
         self._validation = (rows.validation.to(device) * self._scale).float()
         with torch.no_grad():
-            self._sae.b_dec.copy_(centre * self._scale)
+            # The units are the same wherever b_dec begins, so that nothing else differs by it.
+            self._sae.b_dec.copy_(_start(self._training, config.start, middle * self._scale))
         self._sae.start(self._training)
         self._rate = config.learning_rate or default_learning_rate(
             variant.config.d_model, n_iterations
@@ -299,6 +300,18 @@ def default_learning_rate(d_model: int, n_iterations: int) -> float:
     `1 / sqrt(d_model)`: so a step turns a row by the same angle at every width.
     """
     return 0.12 / d_model**0.5 * min(1.0, (500 / n_iterations) ** 0.25)
+
+
+def _start(
+    rows: Float[Tensor, "n d_model"], start: Start, median: Float[Tensor, " d_model"]
+) -> Float[Tensor, " d_model"]:
+    match start:
+        case "geometric_median":
+            return median
+        case "mean":
+            return rows.mean(dim=0)
+        case "zero":
+            return torch.zeros_like(rows[0])
 
 
 def geometric_median(

@@ -1,8 +1,13 @@
 """How SAEs are trained, said in settings; this module is free of torch."""
 
+from typing import Literal
+
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fluoroscope.core.config import Config
+
+
+Start = Literal["geometric_median", "mean", "zero"]
 
 
 class TrainingConfig(Config):
@@ -39,6 +44,9 @@ class TrainingConfig(Config):
     validate_every: PositiveInt | None = None
     """Steps between two validations, which choose the best weights; null for a fortieth of the
     training."""
+
+    start: Start = "geometric_median"
+    """Where `b_dec` begins: at the geometric median of some activations, at their mean, or at 0."""
 
     buffer_rows: PositiveInt = 65536
     """Activations of each hook point that are held in memory to be shuffled."""

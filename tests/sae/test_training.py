@@ -180,6 +180,17 @@ def test_b_dec_starts_at_the_geometric_median():
     )
 
 
+@pytest.mark.parametrize("start", ["mean", "zero"])
+def test_b_dec_starts_where_it_is_told_to_in_the_same_units(start):
+    rows = WORLD.batch(0, 2048)
+    usual, other = (
+        trainer(start=one)._learners[f"{POINT}-batch_topk"] for one in ("geometric_median", start)
+    )
+    assert other._scale == usual._scale
+    expected = rows.mean(dim=0) if start == "mean" else torch.zeros(rows.shape[1])
+    torch.testing.assert_close(other._sae.b_dec.detach() / other._scale, expected)
+
+
 def test_activations_that_do_not_vary_are_refused():
     config = TrainingConfig()
     kind = SAES.load("topk")
