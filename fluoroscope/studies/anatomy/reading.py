@@ -67,7 +67,9 @@ class SequenceReader:
         model.check_positions_are_tokens("An anatomy of activations")
         self.model, self.saes = model, saes
         self._ablation, self._seed = ablation, seed
-        self._norm_points = [HookPoint(l, s) for l in range(model.n_layers) for s in norms]
+        self._norm_points = [
+            HookPoint(layer, stream) for layer in range(model.n_layers) for stream in norms
+        ]
 
     @torch.no_grad()
     def read(self, tokens: Int[Tensor, " p"], is_text: Bool[Tensor, " p"]) -> SequenceReading:

@@ -1,5 +1,48 @@
-"""Stub while the rest is built."""
+"""The report of an anatomy run: what a reader wants first, first."""
+
+import numpy as np
+
+from fluoroscope.runs.report import Report
+from fluoroscope.runs.run import Run
+from fluoroscope.studies.anatomy.plans import AnatomyConfig
+from fluoroscope.studies.anatomy.report_ablations import add_ablations
+from fluoroscope.studies.anatomy.report_findings import Findings
+from fluoroscope.studies.anatomy.report_latents import add_latents
+from fluoroscope.studies.anatomy.report_positions import add_losses_by_position, add_positions
+from fluoroscope.studies.anatomy.report_quality import add_cross, add_quality
+from fluoroscope.studies.anatomy.report_slices import add_slices
 
 
-def write_report(run, config):
-    pass
+def write_report(run: Run, config: AnatomyConfig) -> None:
+    found = Findings(run, config)
+    n = found.clean.summaries[0]["n_sequences"]
+    report = Report(
+        f"The anatomy of {config.model.name.rstrip('/').rpartition('/')[2]}'s dictionaries",
+        f"{len(found.points)} layers, {n} sequences of {config.corpus.context} tokens, "
+        f"SAEs of {', '.join(config.set_names)}",
+        facts=_facts(found),
+    )
+    add_quality(report, found)
+    add_latents(report, found)
+    add_positions(report, found)
+    add_losses_by_position(report, found)
+    add_ablations(report, found)
+    add_slices(report, found)
+    add_cross(report, found)
+    report.write(run.folder)
+
+
+def _facts(found: Findings) -> dict[str, str | float | int]:
+    look = found.clean
+    facts: dict[str, str | float | int] = {
+        "text tokens": look.summaries[0]["n_text_tokens"],
+        "mean L0": round(float(np.mean([one[0] for one in look.summary("l0")])), 2),
+        "dead latents": sum(one["dead"] for one in look.summaries),
+        "explained variance": round(
+            float(np.mean([one[0] for one in look.summary("explained_variance")])), 3
+        ),
+    }
+    if found.has_losses:
+        difference = [one[0] for one in found.loss_estimates("difference")]
+        facts["CE difference"] = round(float(np.mean(difference)), 3)
+    return facts

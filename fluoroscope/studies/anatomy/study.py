@@ -1,4 +1,6 @@
-"""The anatomy study as steps: texts -> read -> statistics -> portraits, losses, cross, match, map."""
+"""The anatomy study as steps: texts -> read -> statistics, and what is made of them: portraits,
+losses, cross, match, map -> report.
+"""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -16,8 +18,8 @@ from fluoroscope.studies.anatomy.report import write_report
 from fluoroscope.studies.anatomy.settings import AnatomySettings
 from fluoroscope.studies.anatomy.spec import AnatomySpec
 from fluoroscope.studies.anatomy.steps.cross import CROSS, CrossStep
-from fluoroscope.studies.anatomy.steps.losses import LOSSES_STEP, LossesStep
 from fluoroscope.studies.anatomy.steps.decoder_map import MAP, DecoderMapStep
+from fluoroscope.studies.anatomy.steps.losses import LOSSES_STEP, LossesStep
 from fluoroscope.studies.anatomy.steps.match import MATCH
 from fluoroscope.studies.anatomy.steps.portraits import PORTRAITS, PortraitsStep
 from fluoroscope.studies.anatomy.steps.read import READ, ReadStep

@@ -3,7 +3,7 @@
 portraits/shards/<hook point>/portraits.json   why each was chosen, and its numbers
 portraits/shards/<hook point>/arrays.safetensors
     <reading>/mean, error [latents, positions]   activation by position, over text tokens
-    <slice>/counts [latents, bins], edges        distribution of activations
+    <slice>/values/<row>                         every activation over text tokens
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,6 @@ from fluoroscope.studies.anatomy.steps.statistics import (
 
 PORTRAITS = "portraits"
 _JSON, _ARRAYS = "portraits.json", "arrays.safetensors"
-_BINS = 40
 
 _OFTEN = 1e-3
 """Density from which on a latent is seen often enough to ask what its position tells."""
@@ -68,7 +67,6 @@ class PortraitsStep(MapStep):
         ]
         write_json(context.folder / _JSON, numbers)
         arrays: dict[str, np.ndarray] = {}
-        edges = [np.linspace(0.0, _top(run, config, point, one), _BINS + 1) for one in chosen]
         for i, reading in enumerate(config.readings):
             columns = read_columns(run, config, reading, point)
             _, layout = reading_windows(run, config, reading)
@@ -77,13 +75,10 @@ class PortraitsStep(MapStep):
             arrays[f"{reading.key}/n"] = found.n_tokens
             if reading.ablation is None:
                 text = layout.counted(TEXT).ravel()
-                counts = np.zeros((len(chosen), _BINS), np.int64)
                 for row, latent in enumerate(chosen):
                     tokens, values = columns.latent(latent)
-                    counts[row], _ = np.histogram(values[text[tokens]], edges[row])
-                arrays[f"{reading.key}/counts"] = counts
+                    arrays[f"{reading.key}/values/{row}"] = values[text[tokens]]
             context.sink.progress(i + 1, len(config.readings), "readings")
-        arrays["edges"] = np.array(edges).reshape(len(chosen), _BINS + 1)
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
         write_tensors(context.folder / _ARRAYS, tensors)
 
@@ -104,15 +99,6 @@ def _chosen(
             break
         found.setdefault(latent, "position")
     return found
-
-
-def _top(run: Run, config: AnatomyConfig, point: HookPoint, latent: int) -> float:
-    """Above every activation of the latent on any slice."""
-    clean = [reading for reading in config.readings if reading.ablation is None]
-    tops = [
-        float(text_moments(load_statistics(run, one, point)[0]).maximum[latent]) for one in clean
-    ]
-    return max(tops) or 1.0
 
 
 def load_portraits(

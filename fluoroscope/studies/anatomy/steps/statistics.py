@@ -18,7 +18,7 @@ from fluoroscope.core.plain_values import without_nan
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.core.tensors import read_tensors, write_tensors
-from fluoroscope.features.activation_columns import BYTES_WRITTEN, LatentColumns
+from fluoroscope.features.activation_columns import LatentColumns
 from fluoroscope.features.statistics import (
     TEXT,
     LatentMoments,
