@@ -68,7 +68,7 @@ class Panel:
     title: str = ""
     references: Sequence[Reference] = ()
     note: str = ""
-    """Words in the panel: in its middle where it has no marks, such as "no active latent"."""
+    """Words beside its title, or in its middle where it has no marks: "no active latent"."""
     x: Axis | None = None
     """An axis of its own, which it shares with no other panel."""
     y: Axis | None = None
@@ -85,7 +85,7 @@ class ColorBar:
 
     @property
     def ticks(self) -> list[float]:
-        return round_ticks(self.low, self.high, 12)
+        return round_ticks(self.low, self.high, 14)
 
 
 @dataclass(frozen=True, eq=False)

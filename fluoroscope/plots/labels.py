@@ -1,53 +1,86 @@
 """Where the words beside annotated points stand, so that they do not cover each other."""
 
 from collections.abc import Sequence
+from itertools import product
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-# Directions around a point, tried in turn: to its right, its left, above, below, and corners.
+# To the right of a point, its left, above, below, and its corners; then the same further away.
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_DISTANCES = (0.5, 2.0, 3.5, 5.0)
+
+_Box = tuple[float, float, float, float]
 
 
-def label_directions(
+class LabelPlace(NamedTuple):
+    """How far right and up of its point the nearest edge of the words is, in heights of a line."""
+
+    right: float
+    up: float
+
+    @property
+    def is_far(self) -> bool:
+        """Whether a line should lead from the words to their point."""
+        return max(abs(self.right), abs(self.up)) > _DISTANCES[0]
+
+    @property
+    def horizontal(self) -> Literal["left", "center", "right"]:
+        """Which side of the words is at the place."""
+        return "left" if self.right > 0 else "right" if self.right < 0 else "center"
+
+    @property
+    def vertical(self) -> Literal["bottom", "center", "top"]:
+        return "bottom" if self.up > 0 else "top" if self.up < 0 else "center"
+
+
+def label_places(
     points: Float[np.ndarray, "points 2"],
     widths: Sequence[float],
-    height: float,
-) -> list[tuple[int, int]]:
-    """For each point the direction (x, y: -1, 0 or 1) in which its words go.
+    line: tuple[float, float],
+) -> list[LabelPlace]:
+    """A place for the words of each point.
 
-    Points, widths and the height of the words are in shares of the panel's width and height.
-    The first direction is taken that stays inside the panel and clear of words that were placed
-    before; the first of all where there is none.
+    Points, widths of the words, and the height of a line (in shares of the panel's width, and of
+    its height) are in shares of the panel. The first place is taken that is inside the panel and
+    clear of the other points and of words that were placed before; where there is none, the first.
     """
-    boxes: list[tuple[float, float, float, float]] = []
-    chosen: list[tuple[int, int]] = []
-    for (x, y), width in zip(points, widths, strict=True):
-        tried = [(way, _box(float(x), float(y), width, height, way)) for way in _DIRECTIONS]
-        free = [pair for pair in tried if _is_inside(pair[1]) and not _meets(pair[1], boxes)]
-        way, box = (free or tried)[0]
-        chosen.append(way)
-        boxes.append(box)
+    taken: list[_Box] = []
+    chosen: list[LabelPlace] = []
+    marks = [_around(point, line) for point in points]
+    ways = [LabelPlace(far * x, far * y) for far, (x, y) in product(_DISTANCES, _DIRECTIONS)]
+    for i, (point, width) in enumerate(zip(points, widths, strict=True)):
+        others = [*taken, *marks[:i], *marks[i + 1 :]]
+        boxes = [_box(point, width, line, way) for way in ways]
+        free = [k for k, box in enumerate(boxes) if _is_inside(box) and not _meets(box, others)]
+        best = free[0] if free else 0
+        chosen.append(ways[best])
+        taken.append(boxes[best])
     return chosen
 
 
 def _box(
-    x: float, y: float, width: float, height: float, way: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of words that stand half their height away from the point."""
-    gap = height / 2
-    left = x + (gap if way[0] > 0 else -gap - width if way[0] < 0 else -width / 2)
-    bottom = y + (gap if way[1] > 0 else -gap - height if way[1] < 0 else -height / 2)
-    return (left, left + width, bottom, bottom + height)
+    point: Float[np.ndarray, " 2"], width: float, line: tuple[float, float], way: LabelPlace
+) -> _Box:
+    """Left, right, bottom and top of the words."""
+    x, y = float(point[0]) + way.right * line[0], float(point[1]) + way.up * line[1]
+    left = x - {"left": 0, "center": width / 2, "right": width}[way.horizontal]
+    bottom = y - {"bottom": 0, "center": line[1] / 2, "top": line[1]}[way.vertical]
+    return (left, left + width, bottom, bottom + line[1])
 
 
-def _is_inside(box: tuple[float, float, float, float]) -> bool:
+def _around(point: Float[np.ndarray, " 2"], line: tuple[float, float]) -> _Box:
+    """The point itself, as large as a third of a line."""
+    x, y = float(point[0]), float(point[1])
+    return (x - line[0] / 6, x + line[0] / 6, y - line[1] / 6, y + line[1] / 6)
+
+
+def _is_inside(box: _Box) -> bool:
     return min(box) >= 0 and max(box) <= 1
 
 
-def _meets(
-    box: tuple[float, float, float, float], others: Sequence[tuple[float, float, float, float]]
-) -> bool:
+def _meets(box: _Box, others: Sequence[_Box]) -> bool:
     left, right, bottom, top = box
     return any(
         left < other[1] and other[0] < right and bottom < other[3] and other[2] < top

@@ -125,6 +125,8 @@ class Heatmap:
     """Write each number into its cell; None does so where there is room."""
     center: Number | None = None
     """The value that has the middle colour; without it a ramp goes from least to most."""
+    number_format: str = ".2g"
+    """Of the numbers in the cells."""
 
     def __post_init__(self) -> None:
         shape, names = np.shape(np.asarray(self.values)), (len(self.y_names), len(self.x_names))

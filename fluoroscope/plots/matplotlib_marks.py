@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from numpy.typing import ArrayLike
 
 from fluoroscope.plots.chart import Chart, Panel, Reference, Side
-from fluoroscope.plots.labels import label_directions
+from fluoroscope.plots.labels import label_places
 from fluoroscope.plots.marks import Bars, Heatmap, Histogram, Line, Mark, Scatter
 from fluoroscope.plots.sheets import Sheet
 from fluoroscope.plots.style import INK, MUTED, PANEL_INCHES, RAMPS, Ramp
@@ -40,31 +40,31 @@ def draw_annotations(axes: Axes, chart: Chart, panel: Panel, mark: Scatter) -> N
     texts = {index: text for index, text in mark.annotations.items() if kept[index]}
     places = np.asarray(list(texts), np.int64)
     shares = [chart.shares("x", panel, x[places]), chart.shares("y", panel, y[places])]
-    points = np.stack(shares, axis=1)
-    widths = [0.65 * size * len(text) / (72 * width) for text in texts.values()]
-    ways = label_directions(points, widths, 1.3 * size / (72 * height))
-    for (index, text), (right, up) in zip(texts.items(), ways, strict=True):
+    words = [0.65 * size * len(text) / (72 * width) for text in texts.values()]
+    lines = (1.2 * size / (72 * width), 1.2 * size / (72 * height))
+    leader = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6}
+    found = label_places(np.stack(shares, axis=1), words, lines)
+    for (index, text), place in zip(texts.items(), found, strict=True):
         axes.annotate(
             text,
             (x[index], y[index]),
-            xytext=(0.5 * size * right, 0.5 * size * up),
+            xytext=(1.2 * size * place.right, 1.2 * size * place.up),
             textcoords="offset points",
-            ha={1: "left", 0: "center", -1: "right"}[right],
-            va={1: "bottom", 0: "center", -1: "top"}[up],
+            ha=place.horizontal,
+            va=place.vertical,
             fontsize=size,
             color=INK,
+            arrowprops=leader if place.is_far else None,
         )
 
 
 def draw_note(axes: Axes, panel: Panel, sheet: Sheet) -> None:
-    """In the middle of an empty panel, or small in the lower right corner."""
-    words = {"transform": axes.transAxes, "color": MUTED}
+    """In the middle of an empty panel, or small above its right end, clear of all marks."""
     if panel.marks:
-        axes.text(
-            0.99, 0.015, panel.note, ha="right", va="bottom", fontsize=7 * sheet.scale, **words
-        )
+        small = {"fontsize": 7 * sheet.scale, "fontweight": "normal", "color": MUTED}
+        axes.set_title(panel.note, loc="right", fontdict=small)
         return
-    axes.text(0.5, 0.5, panel.note, ha="center", va="center", **words)
+    axes.text(0.5, 0.5, panel.note, ha="center", va="center", color=MUTED, transform=axes.transAxes)
 
 
 def draw_reference(axes: Axes, line: Reference, sheet: Sheet) -> None:
@@ -147,6 +147,9 @@ def _draw_scatter(axes: Axes, mark: Scatter, chart: Chart, panel: Panel, color: 
             cmap=color_map(bar.ramp),
             norm=Normalize(bar.low, bar.high),
             label=mark.name,
+            # Above the line that joins them, and whole at the ends of an exact axis.
+            zorder=2.5,
+            clip_on=not chart.axis("x", panel).whole,
         )
     elif is_large:
         # One marker stamped many times: the same picture in a fraction of the time.
@@ -181,12 +184,11 @@ def _draw_bars(axes: Axes, mark: Bars, color: str, place: tuple[int, int], sheet
         axes.errorbar(places, y, ends, fmt="none", ecolor=MUTED, elinewidth=1, capsize=2)
     names = list(mark.categories)
     axes.set_xticks(range(len(names)), names)
-    _slant(axes, names, sheet)
+    _slant(axes, names, 40 * sheet.panel[0] / PANEL_INCHES[0] / sheet.scale)
 
 
-def _slant(axes: Axes, names: Sequence[str], sheet: Sheet) -> None:
+def _slant(axes: Axes, names: Sequence[str], n_fitting: float) -> None:
     """Names that do not fit side by side are slanted; a page's panel is about 40 characters."""
-    n_fitting = 40 * sheet.panel[0] / PANEL_INCHES[0] / sheet.scale
     if sum(len(name) + 2 for name in names) > n_fitting:
         for name in axes.get_xticklabels():
             name.set(rotation=30, ha="right")
@@ -212,7 +214,8 @@ def _draw_heatmap(axes: Axes, mark: Heatmap, sheet: Sheet) -> None:
         red, green, blue, _ = ramp((value - low) / (high - low))
         is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         ink = "white" if is_dark else INK
-        axes.text(column, row, f"{value:.2g}", ha="center", va="center", color=ink, fontsize=size)
+        text = format(value, mark.number_format)
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
 
 
 def _set_names(axes: Axes, side: Side, names: Sequence[str], sheet: Sheet) -> None:
@@ -221,7 +224,8 @@ def _set_names(axes: Axes, side: Side, names: Sequence[str], sheet: Sheet) -> No
     shown = [names[i] for i in places]
     axis.set_ticks(list(places), shown)
     if side == "x" and sheet.scale > 1:
-        _slant(axes, shown, sheet)
+        # Names of rows and the bar of colours take their part of the panel.
+        _slant(axes, shown, 28 * sheet.panel[0] / PANEL_INCHES[0] / sheet.scale)
 
 
 def _numbers(values: ArrayLike) -> np.ndarray:

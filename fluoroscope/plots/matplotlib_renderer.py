@@ -1,6 +1,7 @@
 """Charts for paper: png and pdf of the same bytes for the same chart, with no date inside."""
 
 import math
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -9,8 +10,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullLocator
 
 from fluoroscope.core.storage import atomic_path
@@ -22,6 +25,7 @@ from fluoroscope.plots.matplotlib_marks import (
     draw_note,
     draw_reference,
 )
+from fluoroscope.plots.sheets import TITLE
 from fluoroscope.plots.ticks import log_text, log_ticks
 
 
@@ -41,7 +45,7 @@ def matplotlib_figure(chart: Chart) -> Figure:
             _draw_panel(axes, chart, chart.panels[i], shades)
             _set_labels(axes, chart, i, columns)
         if chart.title:
-            figure.suptitle(chart.title, fontweight="bold")
+            _draw_title(figure, chart)
         if chart.color_bar is not None:
             _draw_color_bar(figure, list(places[: len(chart.panels)]), chart.color_bar)
         if chart.needs_legend:
@@ -123,11 +127,18 @@ def _set_axis(axes: Axes, chart: Chart, panel: Panel, side: Side) -> None:
         axis.set_major_formatter(EngFormatter(sep=""))
 
 
+def _draw_title(figure: Figure, chart: Chart) -> None:
+    size = TITLE * chart.sheet.font_size
+    n_fitting = figure.get_figwidth() * 72 / (0.68 * size)
+    lines = textwrap.fill(chart.title, max(int(n_fitting), 10))
+    figure.suptitle(lines, fontweight="bold", fontsize=size)
+
+
 def _draw_color_bar(figure: Figure, places: list[Axes], bar: ColorBar) -> None:
     """One for all panels, on the right."""
     colors = ScalarMappable(Normalize(bar.low, bar.high), color_map(bar.ramp))
     drawn = figure.colorbar(
-        colors, ax=places, label=bar.label, ticks=bar.ticks, aspect=40, pad=0.01, shrink=0.9
+        colors, ax=places, label=bar.label, ticks=bar.ticks, aspect=60, pad=0.01, shrink=0.9
     )
     drawn.outline.set_visible(False)
 
@@ -141,11 +152,19 @@ def _draw_legend(figure: Figure, chart: Chart, places: np.ndarray) -> None:
             handles.setdefault(name, handle)
     # A title stands above the panels, so that their legend goes below them.
     place = "outside lower center" if chart.title else "outside upper left"
-    look = {"markerscale": 3} if chart.sheet.scale > 1 else {}
+    columns = min(chart.columns, len(chart.panels))
+    in_a_row = max(6, 3 * columns) if chart.sheet.scale > 1 else 6
     keys = figure.legend(
-        list(handles.values()), list(handles), loc=place, ncols=min(len(handles), 6), **look
+        list(handles.values()), list(handles), loc=place, ncols=min(len(handles), in_a_row)
     )
     if chart.sheet.scale > 1:
         for handle in keys.legend_handles:
-            if handle is not None:
-                handle.set_alpha(1.0)
+            _enlarge(handle, chart.sheet.font_size / 2)
+
+
+def _enlarge(handle: Artist | None, width: float) -> None:
+    """A point of a cloud of thousands is too small and too faint to name a colour."""
+    if isinstance(handle, PathCollection):
+        handle.set(sizes=[width**2], alpha=1.0)
+    elif isinstance(handle, Line2D) and handle.get_linestyle() == "None":
+        handle.set(markersize=width, alpha=1.0)

@@ -9,19 +9,23 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from fluoroscope.plots.chart import Chart, Panel
-from fluoroscope.plots.labels import label_directions
+from fluoroscope.plots.labels import label_places
 from fluoroscope.plots.marks import Scatter
 from fluoroscope.plots.style import RAMPS
 from fluoroscope.plots.thinning import is_drawable, kept_points, points_a_series, thinned_words
 
-# A panel of a page in pixels, about: what words beside points must fit in.
-_PANEL_PIXELS = (320, 190)
+# A page and its figures in pixels, about: what words beside points must fit in.
+_PAGE_WIDTH, _AXIS_WIDTH, _HEIGHT, _HEIGHT_OF_MANY = 880, 50, 290, 130
 
 
 def point_trace(mark: Scatter, color: str, chart: Chart, panel: Panel) -> go.Scatter:
     kept = _shown(mark, chart, panel)
-    marker: dict[str, object] = {"color": color, "size": _diameter(mark), "opacity": mark.opacity}
-    marker["line"] = {"width": 0}
+    marker: dict[str, object] = {
+        "color": color,
+        "size": _diameter(mark, chart),
+        "opacity": mark.opacity,
+        "line": {"width": 0},
+    }
     hover, bar = None, chart.color_bar
     if mark.values is not None and bar is not None:
         marker["color"] = _taken(mark.values, kept)
@@ -48,45 +52,54 @@ def point_trace(mark: Scatter, color: str, chart: Chart, panel: Panel) -> go.Sca
 
 
 def add_annotations(figure: go.Figure, chart: Chart, panel: Panel, mark: Scatter) -> None:
-    kept = [index for index in _drawable(mark, chart, panel) if index in mark.annotations]
+    """Words beside points, as they are on paper."""
+    drawable = _drawable(mark, chart, panel)
+    kept = [index for index in mark.annotations if index in drawable]
     x, y = _numbers(mark.x)[kept], _numbers(mark.y)[kept]
     texts = [mark.annotations[index] for index in kept]
     points = np.stack([chart.shares("x", panel, x), chart.shares("y", panel, y)], axis=1)
-    widths = [7 * len(text) / _PANEL_PIXELS[0] for text in texts]
-    ways = label_directions(points, widths, 14 / _PANEL_PIXELS[1])
+    columns = min(chart.columns, len(chart.panels))
+    width = _PAGE_WIDTH / columns - _AXIS_WIDTH
+    words = [7 * len(text) / width for text in texts]
+    lines = (14 / width, 14 / (_HEIGHT if len(chart.panels) == 1 else _HEIGHT_OF_MANY))
     is_log = chart.axis("x", panel).log, chart.axis("y", panel).log
-    for text, place_x, place_y, (right, up) in zip(texts, x, y, ways, strict=True):
+    places = label_places(points, words, lines)
+    for text, at_x, at_y, place in zip(texts, x, y, places, strict=True):
         figure.add_annotation(
             text=escape(text),
             # Plotly places words on a log axis by the logarithm.
-            x=math.log10(place_x) if is_log[0] else place_x,
-            y=math.log10(place_y) if is_log[1] else place_y,
-            showarrow=False,
+            x=math.log10(at_x) if is_log[0] else at_x,
+            y=math.log10(at_y) if is_log[1] else at_y,
             font={"size": 11},
-            xanchor={1: "left", 0: "center", -1: "right"}[right],
-            yanchor={1: "bottom", 0: "middle", -1: "top"}[up],
-            xshift=4 * right,
-            yshift=4 * up,
+            xanchor=place.horizontal,
+            yanchor={"center": "middle"}.get(place.vertical, place.vertical),
+            # An arrow of no head, as long as the words are away; pixels go down.
+            showarrow=True,
+            arrowhead=0,
+            arrowwidth=1 if place.is_far else 0.1,
+            ax=14 * place.right,
+            ay=-14 * place.up,
         )
 
 
-def thinning_words(chart: Chart, panel: Panel) -> str:
-    """What is said below the panel where it shows only some of its points."""
+def words_below(chart: Chart, panel: Panel) -> str:
+    """The panel's note, and how many of its points are shown if not all."""
+    said = [panel.note] if panel.marks and panel.note else []
     points = [mark for mark in panel.marks if isinstance(mark, Scatter)]
-    if chart.most_points is None or not points:
-        return ""
-    n_drawable = sum(len(_drawable(mark, chart, panel)) for mark in points)
-    shown = [_shown(mark, chart, panel) for mark in points]
-    return thinned_words(sum(len(kept) for kept in shown if kept is not None), n_drawable)
+    if chart.most_points is not None and points:
+        n_drawable = sum(len(_drawable(mark, chart, panel)) for mark in points)
+        shown = [_shown(mark, chart, panel) for mark in points]
+        said.append(thinned_words(sum(len(k) for k in shown if k is not None), n_drawable))
+    return "<br>".join(escape(words) for words in said if words)
 
 
 def color_scale(anchors: Sequence[str]) -> list[list[object]]:
     return [[i / (len(anchors) - 1), color] for i, color in enumerate(anchors)]
 
 
-def _diameter(mark: Scatter) -> float | int:
-    """Pixels, 6 for the usual size; points too small to be hit by a pointer are a bit larger."""
-    size = max(6 * math.sqrt(mark.size / 14), 3)
+def _diameter(mark: Scatter, chart: Chart) -> float | int:
+    """Pixels, 6 for the usual size; a page is not enlarged as a sheet is, nor are its points."""
+    size = max(6 * math.sqrt(mark.size / 14) / chart.sheet.scale, 2)
     return int(size) if size == int(size) else round(size, 1)
 
 

@@ -30,7 +30,7 @@ from fluoroscope.plots.plotly_points import (
     add_annotations,
     color_scale,
     point_trace,
-    thinning_words,
+    words_below,
 )
 from fluoroscope.plots.style import RAMPS, RAMPS_IN_THE_DARK, translucent
 from fluoroscope.plots.ticks import log_text, log_ticks
@@ -56,8 +56,9 @@ def _panel_figure(chart: Chart, panel: Panel, shades: Mapping[str, str]) -> go.F
         bargroupgap=0.08,
         hovermode=_hover_mode(panel.marks),
     )
-    if panel.note:
-        _add_note(figure, panel)
+    if panel.note and not panel.marks:
+        words = escape(panel.note)
+        figure.add_annotation(text=words, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
     if any(isinstance(mark, Heatmap) for mark in panel.marks):
         label = chart.axis("x", panel).label
         figure.update_xaxes(title=label, showgrid=False, zeroline=False, type="category")
@@ -90,7 +91,7 @@ def _hover_mode(marks: Sequence[Mark]) -> str:
 def _axis_settings(chart: Chart, panel: Panel, side: Side) -> dict[str, object]:
     axis = chart.axis(side, panel)
     title = axis.label
-    if side == "x" and (words := thinning_words(chart, panel)):
+    if side == "x" and (words := words_below(chart, panel)):
         # Plotly reads a little HTML, of which this is the way to a second, smaller line.
         title = f"{title}<br><sub>{words}</sub>"
     settings: dict[str, object] = {"title": title, "zeroline": False, "type": "linear"}
@@ -99,6 +100,9 @@ def _axis_settings(chart: Chart, panel: Panel, side: Side) -> dict[str, object]:
     limits = chart.limits(side, panel)
     if limits is not None and axis.log:
         ticks = log_ticks(*limits)
+        if chart.columns > 3 and len(chart.panels) > 3:
+            # Narrow panels would turn the numbers on their side.
+            ticks = ticks[:: math.ceil(len(ticks) / 4)]
         settings |= {"type": "log", "range": [math.log10(end) for end in limits]}
         return settings | {"tickvals": ticks, "ticktext": [log_text(tick) for tick in ticks]}
     if limits is not None:
@@ -119,7 +123,7 @@ def _traces(
 ) -> Sequence[go.Scatter | go.Bar | go.Heatmap]:
     match mark:
         case Line():
-            return _line_traces(mark, shades[mark.name])
+            return _line_traces(mark, shades[mark.name], chart)
         case Bars():
             return [_bar_trace(mark, shades[mark.name])]
         case Histogram():
@@ -130,15 +134,17 @@ def _traces(
             return [_heatmap_trace(mark)]
 
 
-def _line_traces(mark: Line, color: str) -> list[go.Scatter]:
+def _line_traces(mark: Line, color: str, chart: Chart) -> list[go.Scatter]:
     x = _numbers(mark.x)
+    # Panels of an enlarged sheet are small on a page.
+    width = 2 if chart.sheet.scale == 1 or len(chart.panels) == 1 else 1.3
     line = go.Scatter(
         name=mark.name,
         legendgroup=mark.name,
         x=x,
         y=_numbers(mark.y),
         mode="lines+markers" if mark.markers else "lines",
-        line={"color": color, "width": 2, "dash": _DASHES[mark.style]},
+        line={"color": color, "width": width, "dash": _DASHES[mark.style]},
         marker={"color": color, "size": 6},
         opacity=None if mark.opacity == 1 else mark.opacity,
     )
@@ -208,22 +214,12 @@ def _heatmap_trace(mark: Heatmap) -> go.Heatmap:
         meta={"dark": color_scale(RAMPS_IN_THE_DARK[mark.ramp])},
         xgap=1,
         ygap=1,
-        texttemplate="%{z:.2g}" if mark.has_cell_texts else None,
+        texttemplate=f"%{{z:{mark.number_format}}}" if mark.has_cell_texts else None,
         colorbar={
             "title": {"text": mark.label, "side": "right"},
             "thickness": 10,
             "outlinewidth": 0,
         },
-    )
-
-
-def _add_note(figure: go.Figure, panel: Panel) -> None:
-    """In the middle of an empty panel, or small in the lower right corner."""
-    place = {"x": 0.99, "y": 0.01, "xanchor": "right", "yanchor": "bottom", "font": {"size": 10}}
-    if not panel.marks:
-        place = {"x": 0.5, "y": 0.5}
-    figure.add_annotation(
-        text=escape(panel.note), showarrow=False, xref="paper", yref="paper", **place
     )
 
 

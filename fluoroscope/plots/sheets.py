@@ -10,11 +10,15 @@ from typing import Any
 
 from fluoroscope.plots.style import MATPLOTLIB_STYLE, PANEL_INCHES, PNG_DPI, SINGLE_INCHES
 
+TITLE = 1.4
+"""The figure's title in units of the type."""
+
+_PANEL_TITLE = 1.2
+
 _MOST_OBLONG = 2.5
 
 _TYPE = (
     "font.size",
-    "axes.titlesize",
     "axes.labelsize",
     "axes.titlepad",
     "xtick.labelsize",
@@ -47,7 +51,13 @@ class Sheet:
         # Strokes grow less than type: a curve of a thousand positions must not become a bar.
         larger = {key: MATPLOTLIB_STYLE[key] * self.scale for key in _TYPE}
         bolder = {key: MATPLOTLIB_STYLE[key] * math.sqrt(self.scale) for key in _STROKES}
-        return MATPLOTLIB_STYLE | larger | bolder
+        titles = {
+            "axes.titlesize": _PANEL_TITLE * self.font_size,
+            "figure.titlesize": TITLE * self.font_size,
+            "figure.constrained_layout.h_pad": 0.15,
+            "figure.constrained_layout.w_pad": 0.15,
+        }
+        return MATPLOTLIB_STYLE | larger | bolder | titles
 
     def dpi(self, width: float) -> float:
         """Pixels an inch of a png that is `width` inches wide."""

@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from fluoroscope.plots.chart import Chart
 from fluoroscope.plots.plotly_renderer import plotly_figures
+from fluoroscope.plots.style import RAMPS
 from fluoroscope.runs.markdown_lite import inline_html
 from fluoroscope.runs.number_format import cell_text, column_texts
 
@@ -23,6 +24,9 @@ _POLICY = (
 )
 
 _LONG_TABLE_ROWS = 12
+
+_MOST_COLUMNS = 4
+"""Panels side by side; a sheet of paper may have more, which a page has no room for."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,11 @@ def figure_html(name: str, chart: Chart, caption: str) -> str:
         _panel_html(f"{name}-{i}", panel.title, str(figure.to_json()))
         for i, (panel, figure) in enumerate(zip(chart.panels, plotly_figures(chart), strict=True))
     )
-    columns = min(chart.columns, len(chart.panels))
+    columns = min(chart.columns, len(chart.panels), _MOST_COLUMNS)
     kind = "panels many" if len(chart.panels) > 1 else "panels"
-    body = f'{_legend_html(chart)}<div class="{kind}" style="--columns:{columns}">{panels}</div>'
+    title = f'<p class="title">{inline_html(chart.title)}</p>' if chart.title else ""
+    above = f"{title}{_legend_html(chart)}{_color_bar_html(chart)}"
+    body = f'{above}<div class="{kind}" style="--columns:{columns}">{panels}</div>'
     return boxed_html("chart", body, caption)
 
 
@@ -172,6 +178,20 @@ def _legend_html(chart: Chart) -> str:
         for name, color in chart.series_colors.items()
     )
     return f'<div class="legend">{keys}</div>'
+
+
+def _color_bar_html(chart: Chart) -> str:
+    """What the colours of points mean, once for all panels."""
+    bar = chart.color_bar
+    if bar is None:
+        return ""
+    shades = f"linear-gradient(90deg,{','.join(RAMPS[bar.ramp])})"
+    ticks = "".join(
+        f'<span style="left:{100 * (tick - bar.low) / (bar.high - bar.low):.1f}%">{tick:g}</span>'
+        for tick in bar.ticks
+    )
+    ramp = f'<div class="ramp"><i style="background:{shades}"></i>{ticks}</div>'
+    return f'<div class="color-bar">{escape(bar.label)}{ramp}</div>'
 
 
 def _badge_html(n_gates: int, n_failed: int) -> str:

@@ -17,6 +17,7 @@ from fluoroscope.plots.anatomy.layers import (
     layer_colors,
     layer_grid,
     one_panel,
+    point_size,
     titled_panel,
 )
 from fluoroscope.plots.chart import Axis, Chart
@@ -97,7 +98,8 @@ def latent_mean_against_std(names: Sequence[str], means: PerLayer, stds: PerLaye
     for name, mean, std in zip(names, means, stds, strict=True):
         kept = drawable(mean, std, positive=True)
         if kept.size:
-            marks.append(Scatter(name, mean[kept], std[kept], color=shades[name], size=8))
+            size = point_size(len(means) * len(mean))
+            marks.append(Scatter(name, mean[kept], std[kept], color=shades[name], size=size))
     return one_panel(
         titled_panel("", marks, absent="no latent was active twice"),
         "Mean and standard deviation of each latent's activations",
@@ -164,7 +166,8 @@ def _latents_against(
     shades, panels = layer_colors(names), []
     for name, values, density in zip(names, x, densities, strict=True):
         kept = drawable(values, density, positive=True)
-        points = Scatter(name, values[kept], density[kept], color=shades[name], size=8)
+        size = point_size(len(values))
+        points = Scatter(name, values[kept], density[kept], color=shades[name], size=size)
         marks = [points] if kept.size else []
         panels.append(titled_panel(name, marks, dead_note(len(kept), len(values))))
     return layer_grid(panels, title, x_axis, _DENSITY, legend=False)

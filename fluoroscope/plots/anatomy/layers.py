@@ -91,6 +91,11 @@ def titled_panel(
     return Panel(marks, title, note=note) if marks else Panel((), title, note=absent)
 
 
+def point_size(n_points: int) -> float:
+    """Area in square points of one of `n_points`: small where they are many."""
+    return float(np.clip(24_000 / max(n_points, 1), 4, 20))
+
+
 def dead_note(n_active: int, n_latents: int) -> str:
     """How many latents have no point, if any."""
     n_dead = n_latents - n_active

@@ -65,7 +65,8 @@ def position_mean_against_std(
 def position_means(names: Sequence[str], means: PerLayer, *, with_bos: bool) -> Chart:
     """F4 (with BOS) and F5 (without): mean non-zero activation (y) at each position (x).
 
-    x goes from exactly 0 to the context's length - 1.
+    x goes from exactly 0 to the context's length - 1. With BOS y is logarithmic, as the mean
+    there is a hundred times that of the text.
     """
     check_layers(names, means=means)
     first = 0 if with_bos else 1
@@ -78,7 +79,7 @@ def position_means(names: Sequence[str], means: PerLayer, *, with_bos: bool) -> 
         panels,
         f"Mean activation at each position, {bos}",
         counting_axis(POSITION, context_of(means)),
-        Axis("mean activation"),
+        Axis("mean activation", log=with_bos),
         share_y=False,
         legend=False,
     )
@@ -141,7 +142,7 @@ def position_curve(
     name: str,
     values: Real[np.ndarray, " positions"],
     first_position: int,
-    size: float = 40,
+    size: float = 30,
 ) -> list[Mark]:
     """A grey line, and points that are coloured by position on it; nothing if all is absent."""
     shown = drawable(values)
@@ -159,7 +160,7 @@ def position_points(
     x: Real[np.ndarray, " shown"],
     y: Real[np.ndarray, " shown"],
     shown: Int[np.ndarray, " shown"],
-    size: float = 40,
+    size: float = 30,
     annotations: Mapping[int, str] | None = None,
 ) -> list[Mark]:
     """Points at (x, y), coloured by the positions `shown`; nothing if there are none."""

@@ -62,7 +62,7 @@ def cross_heatmaps(
             "viridis_r",
             limits=(float(lowest), float(highest)),
         ),
-        _map("L2 loss", train_names, evaluation_names, l2, "rocket_r"),
+        _map("L2 loss", train_names, evaluation_names, l2, "rocket_r", number_format=".3g"),
         _map(
             "CE difference (nats)",
             train_names,
@@ -85,6 +85,7 @@ def _map(
     ramp: Ramp,
     limits: tuple[Number, Number] | None = None,
     center: float | None = None,
+    number_format: str = ".3f",
 ) -> Panel:
     if not np.isfinite(values).any():
         return titled_panel(title, (), absent=NO_VALUE)
@@ -96,5 +97,6 @@ def _map(
         limits=limits,
         center=center,
         show_values=True,
+        number_format=number_format,
     )
     return Panel([drawn], title)

@@ -11,6 +11,7 @@ from fluoroscope.plots.anatomy.layers import (
     dead_note,
     drawable,
     layer_grid,
+    point_size,
     titled_panel,
 )
 from fluoroscope.plots.chart import Axis, Chart, Panel
@@ -48,12 +49,13 @@ def latent_quantiles(
 def _quantile_panel(name: str, quantiles: Real[np.ndarray, "latents levels"]) -> Panel:
     n_latents, n_levels = quantiles.shape
     shades = palette_colors(QUANTILE_PALETTE, n_levels)
+    size = point_size(n_latents)
     marks: list[Mark] = []
     for level in range(n_levels):
         latents = drawable(quantiles[:, level], positive=True)
         heights = quantiles[latents, level]
         if latents.size:
             word = f"Decile {level + 1}"
-            marks.append(Scatter(word, latents, heights, color=shades[level], size=4))
+            marks.append(Scatter(word, latents, heights, color=shades[level], size=size))
     n_active = len(drawable(quantiles.max(axis=1), positive=True)) if n_levels else 0
     return titled_panel(name, marks, dead_note(n_active, n_latents))

@@ -11,6 +11,7 @@ from fluoroscope.plots.anatomy.layers import (
     drawable,
     layer_colors,
     layer_grid,
+    point_size,
     titled_panel,
 )
 from fluoroscope.plots.chart import Axis, Chart, Panel
@@ -68,7 +69,8 @@ def densities_on_two_slices(
             x, y = one[kept], other[kept]
             ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
             line = Line("equal", ends, ends, color=PLAIN_GREY, style="dashed", opacity=0.8)
-            marks = [Scatter(name, x, y, color=shades[name], size=8), line]
+            points = Scatter(name, x, y, color=shades[name], size=point_size(len(one)))
+            marks = [points, line]
         note = f"{n_single:,} latents active on one slice alone" if n_single else ""
         panels.append(titled_panel(name, marks, note, absent="no latent active on both slices"))
     return layer_grid(
