@@ -8,6 +8,7 @@ from fluoroscope.studies.anatomy.plans import AnatomyConfig
 from fluoroscope.studies.anatomy.report_ablations import add_ablations
 from fluoroscope.studies.anatomy.report_findings import Findings
 from fluoroscope.studies.anatomy.report_latents import add_latents
+from fluoroscope.studies.anatomy.report_match import add_matching
 from fluoroscope.studies.anatomy.report_positions import add_losses_by_position, add_positions
 from fluoroscope.studies.anatomy.report_quality import add_cross, add_quality
 from fluoroscope.studies.anatomy.report_slices import add_slices
@@ -29,6 +30,7 @@ def write_report(run: Run, config: AnatomyConfig) -> None:
     add_ablations(report, found)
     add_slices(report, found)
     add_cross(report, found)
+    add_matching(report, found)
     report.write(run.folder)
 
 

@@ -1,5 +1,7 @@
 """How good the SAEs are, layer by layer and text by text (F19)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -28,9 +30,9 @@ def add_quality(report: Report, found: Findings) -> None:
     report.text(
         "**explained_variance** is 1 - Var(x - x^) / Var(x) over text tokens. The **CE "
         "difference** is what a token costs more, in nats, with one layer's reconstruction in "
-        "place; **recovered** is (CE ablated - CE reconstructed) / (CE ablated - CE clean), against "
-        "the mean activation in place and, an easier reference, against zeros. Intervals are 95 % "
-        "bootstrap intervals over sequences, and are left out below 10 sequences."
+        "place; **recovered** is (CE ablated - CE reconstructed) / (CE ablated - CE clean), "
+        "against the mean activation in place and, an easier reference, against zeros. Intervals "
+        "are 95 % bootstrap intervals over sequences, and are left out below 10 sequences."
     )
     report.figure("layer_quality", layer_quality(found.names, drawn), "With 95 % intervals.")
     report.table("quality_by_layer", quality_table(found), "As numbers; CE in nats a token.")
@@ -53,7 +55,7 @@ def quality_table(found: Findings) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Null).cast(float))
 
 
-def _interval(name: str, of: list[float | None]) -> dict[str, float | None]:
+def _interval(name: str, of: Sequence[float | None]) -> dict[str, float | None]:
     return {name: of[0], f"{name}_low": of[1], f"{name}_high": of[2]}
 
 

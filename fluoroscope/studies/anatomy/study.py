@@ -20,7 +20,7 @@ from fluoroscope.studies.anatomy.spec import AnatomySpec
 from fluoroscope.studies.anatomy.steps.cross import CROSS, CrossStep
 from fluoroscope.studies.anatomy.steps.decoder_map import MAP, DecoderMapStep
 from fluoroscope.studies.anatomy.steps.losses import LOSSES_STEP, LossesStep
-from fluoroscope.studies.anatomy.steps.match import MATCH
+from fluoroscope.studies.anatomy.steps.match import MATCH, MatchStep
 from fluoroscope.studies.anatomy.steps.portraits import PORTRAITS, PortraitsStep
 from fluoroscope.studies.anatomy.steps.read import READ, ReadStep
 from fluoroscope.studies.anatomy.steps.statistics import STATISTICS, StatisticsStep
@@ -64,6 +64,7 @@ class AnatomyStudy(Study[AnatomySpec, AnatomyConfig]):
             PortraitsStep(config),
             *([LossesStep(config)] if has_losses else []),
             CrossStep(config),
+            MatchStep(config),
             DecoderMapStep(config),
         ]
 
