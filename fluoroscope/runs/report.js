@@ -146,7 +146,20 @@
   // Beside the text the list of contents is always open; above it, it folds on small windows.
   if (matchMedia("(max-width: 52rem)").matches) document.querySelector("nav details").open = false;
 
+  // --- Stills of animations -------------------------------------------------------------
+  const stills = [...document.querySelectorAll(".stills")];
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) stills.forEach((one) => { one.open = true; });
+  let folded = []; // those that were unfolded for the printer only
+
   // --- Paper ----------------------------------------------------------------------------
-  addEventListener("beforeprint", () => { plots.forEach((plot) => { plot.drawn = true; }); applyTheme(false); });
-  addEventListener("afterprint", () => applyTheme());
+  addEventListener("beforeprint", () => {
+    plots.forEach((plot) => { plot.drawn = true; });
+    folded = stills.filter((one) => !one.open);
+    folded.forEach((one) => { one.open = true; });
+    applyTheme(false);
+  });
+  addEventListener("afterprint", () => {
+    folded.forEach((one) => { one.open = false; });
+    applyTheme();
+  });
 })();

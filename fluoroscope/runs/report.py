@@ -3,7 +3,7 @@
 `write(folder)` leaves
     report.html      self-contained: style, scripts and data inside, and nothing is fetched
     tables/NAME.csv  the numbers in full, and NAME.tex, the same table for a paper
-    figures/NAME.png and NAME.pdf
+    figures/NAME.png and NAME.pdf, of an animation NAME.gif
 All of them are the same bytes for the same content; nothing holds a time or a path.
 """
 
@@ -13,14 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars
+from matplotlib.figure import Figure
 
 from fluoroscope.core.storage import write_csv, write_text
+from fluoroscope.plots.animation import Animation, save_animation
 from fluoroscope.plots.chart import Chart
+from fluoroscope.plots.figure_files import save_figure
 from fluoroscope.plots.matplotlib_renderer import save_chart
 from fluoroscope.runs import report_html
 from fluoroscope.runs.latex import latex_table
 from fluoroscope.runs.markdown_lite import markdown_html
 from fluoroscope.runs.report_cards import Context, FeatureCard, card_html, contexts_html
+from fluoroscope.runs.report_pictures import animation_html, drawing_html
 from fluoroscope.runs.report_strips import Strip, strips_html
 
 
@@ -51,6 +55,8 @@ class Report:
         self._headings: list[report_html.Heading] = []
         self._tables: dict[str, tuple[polars.DataFrame, str]] = {}
         self._charts: dict[str, Chart] = {}
+        self._drawings: dict[str, Figure] = {}
+        self._animations: dict[str, Animation] = {}
         self._gates: list[Gate] = []
 
     def section(self, title: str) -> None:
@@ -83,6 +89,18 @@ class Report:
         self._check_new(name)
         self._charts[name] = chart
         self._blocks.append(report_html.figure_html(name, chart, caption))
+
+    def drawing(self, name: str, figure: Figure, caption: str = "", alt: str = "") -> None:
+        """A figure of matplotlib that no chart can be; `alt` says in words what it shows."""
+        self._check_new(name)
+        self._drawings[name] = figure
+        self._blocks.append(drawing_html(name, figure, caption, alt))
+
+    def animation(self, name: str, animation: Animation, caption: str = "") -> None:
+        """A GIF, with its stills folded below it; on paper the stills stand in its place."""
+        self._check_new(name)
+        self._animations[name] = animation
+        self._blocks.append(animation_html(name, animation, caption))
 
     def gates(self, gates: Sequence[Gate], name: str = "gates", caption: str = "") -> None:
         """A table of checks; whether all of them passed is also said under the title."""
@@ -128,6 +146,11 @@ class Report:
         for name, chart in self._charts.items():
             save_chart(chart, folder / "figures" / f"{name}.png")
             save_chart(chart, folder / "figures" / f"{name}.pdf")
+        for name, figure in self._drawings.items():
+            save_figure(figure, folder / "figures" / f"{name}.png")
+            save_figure(figure, folder / "figures" / f"{name}.pdf")
+        for name, animation in self._animations.items():
+            save_animation(animation, folder / "figures" / f"{name}.gif")
         write_text(folder / "report.html", self.page())
 
     def page(self) -> str:
@@ -143,6 +166,9 @@ class Report:
             has_charts=bool(self._charts),
         )
 
+    def _named(self) -> tuple[Mapping[str, object], ...]:
+        return self._tables, self._charts, self._drawings, self._animations
+
     def _heading(self, level: int, title: str) -> None:
         plain = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
         taken = {heading.anchor for heading in self._headings}
@@ -156,7 +182,7 @@ class Report:
     def _check_new(self, name: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
             raise ValueError(f"{name!r} becomes a file name: use letters, digits, '_', '-', '.'.")
-        if name in self._tables or name in self._charts:
+        if any(name in kind for kind in self._named()):
             raise ValueError(f"The report has an element called {name!r} already.")
 
 

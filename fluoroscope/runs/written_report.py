@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
+_PICTURES = ("chart", "drawing", "animation")
+
 
 @dataclass
 class WrittenReport:
     title: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
-    """Name of a figure -> what stands under it."""
+    """Name of a figure, a drawing or an animation -> what stands under it."""
 
 
 def read_report(path: Path) -> WrittenReport:
@@ -29,7 +31,7 @@ class _Reader(HTMLParser):
         self._text: list[str] = []
         self._fact = ""
         self._figure = ""
-        self._in_chart = False
+        self._in_picture = False
         self._in_facts = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -37,10 +39,12 @@ class _Reader(HTMLParser):
         if tag == "dl":
             self._in_facts = values.get("class") == "facts"
         if tag == "figure":
-            self._in_chart, self._figure = values.get("class") == "chart", ""
+            self._in_picture, self._figure = values.get("class") in _PICTURES, ""
         if tag == "div" and values.get("class") == "plot" and not self._figure:
             # The place of a figure's first panel is called NAME-0.
             self._figure = (values.get("id") or "").rpartition("-")[0]
+        if tag == "img" and not self._figure:
+            self._figure = values.get("data-name") or ""
         if tag in ("h1", "dt", "dd", "figcaption"):
             self._text = []
 
@@ -55,5 +59,5 @@ class _Reader(HTMLParser):
             self._fact = text
         if tag == "dd" and self._in_facts:
             self.found.facts[self._fact] = text
-        if tag == "figcaption" and self._in_chart and self._figure:
+        if tag == "figcaption" and self._in_picture and self._figure:
             self.found.captions[self._figure] = text

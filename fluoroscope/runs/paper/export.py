@@ -1,6 +1,7 @@
 """A finished run -> a folder for a paper.
 
-    tables/NAME.tex, NAME.csv    figures/NAME.pdf, NAME.png    as the run's report has them
+    tables/NAME.tex, NAME.csv    as the run's report has them
+    figures/NAME.pdf, NAME.png   likewise, and NAME.gif, which is in no document
     numbers.tex, numbers.csv     macros (`numbers.py` says of which numbers), and their index
     refused.csv                  numbers without an interval, which get none
     paper.tex                    a document with all of it but tables too long for a page
@@ -104,7 +105,7 @@ def _report_files(run: Path, record: RunRecord) -> list[str]:
                 f"{again} for a report of it."
             )
     _check_files(run, manifest["files"], again)
-    kinds = {"tables": (".csv", ".tex"), "figures": (".pdf", ".png")}
+    kinds = {"tables": (".csv", ".tex"), "figures": (".pdf", ".png", ".gif")}
     files = [name for name in manifest["files"] if name.endswith(kinds.get(_top(name), ()))]
     if _REPORT not in manifest["files"] or not files:
         raise RunError(
