@@ -58,8 +58,8 @@ def matched_rows(
 ) -> RowMatches:
     """The one-to-one matching of rows with the largest sum of cosines; exact.
 
-    Rows have a length, and there are no more of `source` than of `target`. Needs 12 s t bytes: for
-    2,000 rows among 24,576 some 600 MB, and a few seconds.
+    Rows have a length, and there are no more of `source` than of `target`. 2,000 rows among 24,576
+    of width 768 take some 800 MB and six seconds on one core.
     """
     if len(source) > len(target):
         raise ConfigError(
