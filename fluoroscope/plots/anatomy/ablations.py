@@ -8,6 +8,7 @@ from jaxtyping import Real
 from fluoroscope.plots.anatomy.layers import (
     NO_LATENT,
     NO_VALUE,
+    Estimates,
     PerLayer,
     check_layers,
     context_of,
@@ -15,6 +16,7 @@ from fluoroscope.plots.anatomy.layers import (
     drawable,
     layer_axis,
     layer_grid,
+    layer_line,
     measured,
     one_panel,
     titled_panel,
@@ -78,7 +80,6 @@ def position_shares(
     positions give. Latents that were never active should be NaN.
     """
     check_layers(names, **shares)
-    x = np.arange(len(names))
     marks: list[Mark] = []
     for variant, shade in _shades(shares).items():
         found = [one[drawable(one)] for one in shares[variant]]
@@ -88,9 +89,9 @@ def position_shares(
         middle, low, high = np.array(
             [np.percentile(one, at) if one.size else [np.nan] * 3 for one in found]
         ).T
-        marks.append(Line(variant, x, middle, low, high, markers=True, color=shade))
+        marks.append(layer_line(variant, Estimates(middle, low, high), shade))
     if null is not None and np.isfinite(null).any():
-        marks.append(Line("chance", x, null, style="dashed", color=PLAIN_GREY, opacity=0.9))
+        marks.append(layer_line("chance", Estimates(null), PLAIN_GREY, "dashed"))
     return one_panel(
         titled_panel("", marks, absent=NO_LATENT),
         "Share of each latent's variance between positions "

@@ -120,7 +120,7 @@ def count_curves(
     marks: list[Mark] = [
         Line(name, threshold, count, color=shades[name], opacity=0.8)
         for name, threshold, count in zip(names, thresholds, counts, strict=True)
-        if len(count) and np.nanmax(count) > 0
+        if (np.asarray(count) > 0).any()
     ]
     return one_panel(
         titled_panel("", marks),

@@ -4,14 +4,14 @@ Arrays come layer by layer: one array of two axes, or a list where dictionaries 
 Layers are called as their panels are titled, `Layer 0`, ... (`layer_names`).
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Sequence, Sized
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Real
 
 from fluoroscope.plots.chart import Axis, Chart, Panel
-from fluoroscope.plots.marks import Mark
+from fluoroscope.plots.marks import Line, Mark
 from fluoroscope.plots.palettes import LAYER_PALETTE, palette_colors
 from fluoroscope.plots.sheets import NOTE_SHEET, grid_columns
 
@@ -47,6 +47,22 @@ def layer_axis(names: Sequence[str]) -> Axis:
     edge = 0.5 if len(names) == 1 else 0.1
     short = [name.removeprefix("Layer ") for name in names]
     return Axis("layer", limits=(-edge, len(names) - 1 + edge), names=short)
+
+
+def layer_line(
+    name: str,
+    estimates: Estimates,
+    color: str | None = None,
+    style: Literal["solid", "dashed"] = "solid",
+) -> Line:
+    """A value a layer with its band. One layer alone has a stretch, as a band needs a width."""
+    value, low, high = estimates
+    x = np.arange(len(value))
+    if len(x) > 1:
+        markers = style == "solid"
+        return Line(name, x, value, low, high, style=style, markers=markers, color=color)
+    low, high = (None if end is None else np.repeat(end, 2) for end in (low, high))
+    return Line(name, [-0.2, 0.2], np.repeat(value, 2), low, high, style=style, color=color)
 
 
 def counting_axis(label: str, n: int) -> Axis:
@@ -116,7 +132,7 @@ def drawable(
     return np.flatnonzero(kept & (numbers > 0).all(axis=0) if positive else kept)
 
 
-def check_layers(names: Sequence[str], **parts: PerLayer) -> None:
+def check_layers(names: Sequence[str], **parts: Sized) -> None:
     """Every part must have one array for each name."""
     if not names:
         raise ValueError("A figure needs at least one layer.")

@@ -74,7 +74,7 @@ def ce_by_position(
 
 def ce_under_ablations(
     clean: Real[np.ndarray, " positions"],
-    ablated: Mapping[str, Real[np.ndarray, " positions"]],
+    ablated: Mapping[str, Real[np.ndarray, " _"]],
     *,
     first_position: int = 0,
 ) -> Chart:
@@ -94,7 +94,7 @@ def ce_under_ablations(
 def _against_clean(
     title: str,
     clean: Real[np.ndarray, " positions"],
-    other: Real[np.ndarray, " positions"],
+    other: Real[np.ndarray, " _"],
     word: str,
     first_position: int,
 ) -> Panel:

@@ -11,10 +11,11 @@ from fluoroscope.plots.anatomy.layers import (
     check_layers,
     layer_axis,
     layer_grid,
+    layer_line,
     titled_panel,
 )
 from fluoroscope.plots.chart import Axis, Chart, Panel
-from fluoroscope.plots.marks import Heatmap, Line, Mark, Number
+from fluoroscope.plots.marks import Heatmap, Mark, Number
 from fluoroscope.plots.style import Ramp
 
 _LOWEST_EXPLAINED = 0.8
@@ -27,12 +28,11 @@ def layer_quality(names: Sequence[str], measures: Mapping[str, Estimates]) -> Ch
     "recovered share": ...}`.
     """
     check_layers(names, **{measure: one.value for measure, one in measures.items()})
-    x = np.arange(len(names))
     panels = []
-    for measure, (value, low, high) in measures.items():
+    for measure, one in measures.items():
         marks: list[Mark] = []
-        if np.isfinite(value).any():
-            marks = [Line(measure, x, value, low, high, markers=True)]
+        if np.isfinite(one.value).any():
+            marks = [layer_line(measure, one)]
         panel = titled_panel(measure, marks, absent=NO_VALUE)
         panels.append(Panel(panel.marks, panel.title, note=panel.note, y=Axis(measure)))
     return layer_grid(

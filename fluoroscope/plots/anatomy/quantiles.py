@@ -30,7 +30,7 @@ def latent_quantiles(
     x is the latent's index, y the activation (log); a cloud a level, dark for the lowest. A
     latent that is never active has a row of zeros and no points.
     """
-    check_layers(names, quantiles=[one[:, 0] for one in quantiles])
+    check_layers(names, quantiles=quantiles)
     n_latents = max(len(one) for one in quantiles)
     panels = [
         _quantile_panel(name, np.asarray(one, np.float64))
