@@ -53,16 +53,23 @@ def matplotlib_figure(chart: Chart) -> Figure:
         return figure
 
 
-def save_chart(chart: Chart, path: Path) -> None:
-    """Writes `path`, a .png or a .pdf."""
-    kind = path.suffix.removeprefix(".")
-    if kind not in ("png", "pdf"):
-        raise ValueError(f"A chart is saved as .png or .pdf, got {path.name!r}.")
+def save_chart(chart: Chart, *paths: Path) -> None:
+    """Writes each of `paths`, a .png or a .pdf; drawn and laid out once for all of them."""
+    kinds = [path.suffix.removeprefix(".") for path in paths]
+    for kind, path in zip(kinds, paths, strict=True):
+        if kind not in ("png", "pdf"):
+            raise ValueError(f"A chart is saved as .png or .pdf, got {path.name!r}.")
     figure = matplotlib_figure(chart)
     dpi = chart.sheet.dpi(figure.get_figwidth())
-    dateless = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Software": None}
-    with matplotlib.rc_context(chart.sheet.style), atomic_path(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=dpi, metadata=dateless)
+    with matplotlib.rc_context(chart.sheet.style):
+        for kind, path in zip(kinds, paths, strict=True):
+            dateless = (
+                {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Software": None}
+            )
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, format=kind, dpi=dpi, metadata=dateless)
+            # What is laid out stays; doing it again takes as long as drawing.
+            figure.set_layout_engine("none")
 
 
 def _size(chart: Chart, columns: int, rows: int) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars
 from matplotlib.figure import Figure
 
+from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.storage import write_csv, write_text
 from fluoroscope.plots.animation import Animation, save_animation
 from fluoroscope.plots.chart import Chart
@@ -138,19 +139,20 @@ class Report:
         """A fragment of HTML as it is; escape what comes from data with `html.escape`."""
         self._blocks.append(fragment)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, sink: Sink = SILENT) -> None:
         """Writes the files for a paper and, last, report.html."""
+        figures = folder / "figures"
         for name, (frame, latex) in self._tables.items():
             write_csv(folder / "tables" / f"{name}.csv", frame)
             write_text(folder / "tables" / f"{name}.tex", latex)
-        for name, chart in self._charts.items():
-            save_chart(chart, folder / "figures" / f"{name}.png")
-            save_chart(chart, folder / "figures" / f"{name}.pdf")
+        for i, (name, chart) in enumerate(self._charts.items(), start=1):
+            save_chart(chart, figures / f"{name}.png", figures / f"{name}.pdf")
+            sink.progress(i, len(self._charts), "figures")
         for name, figure in self._drawings.items():
-            save_figure(figure, folder / "figures" / f"{name}.png")
-            save_figure(figure, folder / "figures" / f"{name}.pdf")
+            save_figure(figure, figures / f"{name}.png")
+            save_figure(figure, figures / f"{name}.pdf")
         for name, animation in self._animations.items():
-            save_animation(animation, folder / "figures" / f"{name}.gif")
+            save_animation(animation, figures / f"{name}.gif")
         write_text(folder / "report.html", self.page())
 
     def page(self) -> str:

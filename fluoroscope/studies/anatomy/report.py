@@ -2,27 +2,32 @@
 
 import numpy as np
 
+from fluoroscope.core.sink import Sink
 from fluoroscope.runs.report import Report
 from fluoroscope.runs.run import Run
 from fluoroscope.studies.anatomy.plans import AnatomyConfig
 from fluoroscope.studies.anatomy.report_ablations import add_ablations
 from fluoroscope.studies.anatomy.report_findings import Findings
 from fluoroscope.studies.anatomy.report_latents import add_latents
+from fluoroscope.studies.anatomy.report_map import add_map, add_stream
 from fluoroscope.studies.anatomy.report_match import add_matching
 from fluoroscope.studies.anatomy.report_positions import add_losses_by_position, add_positions
 from fluoroscope.studies.anatomy.report_quality import add_cross, add_quality
 from fluoroscope.studies.anatomy.report_slices import add_slices
+from fluoroscope.studies.anatomy.report_verdict import add_verdict
 
 
-def write_report(run: Run, config: AnatomyConfig) -> None:
+def write_report(run: Run, config: AnatomyConfig, sink: Sink) -> None:
     found = Findings(run, config)
     n = found.clean.summaries[0]["n_sequences"]
     report = Report(
         f"The anatomy of {config.model.name.rstrip('/').rpartition('/')[2]}'s dictionaries",
-        f"{len(found.points)} layers, {n} sequences of {config.corpus.context} tokens, "
+        f"{len(found.points)} layers, {n} sequences of at most {config.corpus.context} tokens, "
         f"SAEs of {', '.join(config.set_names)}",
         facts=_facts(found),
     )
+    add_verdict(report, found)
+    add_stream(report, found)
     add_quality(report, found)
     add_latents(report, found)
     add_positions(report, found)
@@ -31,7 +36,8 @@ def write_report(run: Run, config: AnatomyConfig) -> None:
     add_slices(report, found)
     add_cross(report, found)
     add_matching(report, found)
-    report.write(run.folder)
+    add_map(report, found)
+    report.write(run.folder, sink)
 
 
 def _facts(found: Findings) -> dict[str, str | float | int]:

@@ -69,7 +69,7 @@ class AnatomyStudy(Study[AnatomySpec, AnatomyConfig]):
         ]
 
     def report(self, run: Run, sink: Sink) -> None:
-        write_report(run, run.config)
+        write_report(run, run.config, sink)
 
 
 def _resolved(spec: AnatomySpec, *, is_sketch: bool = False) -> AnatomyConfig:

@@ -7,6 +7,7 @@ portraits/shards/<hook point>/arrays.safetensors
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def _chosen(
 
 def load_portraits(
     run: Run, point: HookPoint
-) -> tuple[list[dict[str, float | str]], dict[str, np.ndarray]]:
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:  # Any: JSON values.
     """What is known of each chosen latent, and the arrays, rows in the same order."""
     folder = run.shard_folder(PORTRAITS, str(point))
     arrays = {name: tensor.numpy() for name, tensor in read_tensors(folder / _ARRAYS).items()}
