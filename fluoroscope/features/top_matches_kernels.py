@@ -19,6 +19,9 @@ _CHUNK = 32
 _STRIPE = 1024
 """Columns whose lists one thread fills."""
 
+_TILE = 64
+"""Rows of either side whose pairs are computed together."""
+
 _LOWEST = np.float32(-2.0)
 """Below every cosine."""
 
@@ -156,11 +159,24 @@ def settle_from_all(a, b, rows, cosines, found, itself):
 
 @_loop
 def all_cosines(a, b):
-    """Cosines [n, m] of all pairs of rows, as `pair_cosines` gives them, in float64."""
-    out = np.empty((len(a), len(b)), np.float64)
-    for r in prange(len(a)):
-        for j in range(len(b)):
-            out[r, j] = _rounded(_dot(a[r], b[j]))
+    """Cosines [n, m] of all pairs of rows, rounded to float32 and written as float64."""
+    n, m = len(a), len(b)
+    out = np.empty((n, m), np.float64)
+    # A tile of rows of both stays in the cache while all its pairs are computed.
+    for tile in prange((n + _TILE - 1) // _TILE):
+        rows = range(tile * _TILE, min((tile + 1) * _TILE, n))
+        for first in range(0, m, _TILE):
+            last = min(first + _TILE, m)
+            for r in rows:
+                j = first
+                while j + 4 <= last:
+                    dots = _four_dots(a[r], b[j], b[j + 1], b[j + 2], b[j + 3])
+                    for i in range(4):
+                        out[r, j + i] = _rounded(dots[i])
+                    j += 4
+                while j < last:
+                    out[r, j] = _rounded(_dot(a[r], b[j]))
+                    j += 1
     return out
 
 
@@ -185,3 +201,16 @@ def _dot(a, b):
     for j in range(len(a)):
         total += np.float64(a[j]) * np.float64(b[j])
     return total
+
+
+@_inline
+def _four_dots(a, b, c, d, e):
+    # One pass over `a` for four.
+    to_b, to_c, to_d, to_e = 0.0, 0.0, 0.0, 0.0
+    for j in range(len(a)):
+        x = np.float64(a[j])
+        to_b += x * b[j]
+        to_c += x * c[j]
+        to_d += x * d[j]
+        to_e += x * e[j]
+    return to_b, to_c, to_d, to_e
