@@ -160,7 +160,7 @@ def _draw_legend(figure: Figure, chart: Chart, places: np.ndarray) -> None:
     # A title stands above the panels, so that their legend goes below them.
     place = "outside lower center" if chart.title else "outside upper left"
     columns = min(chart.columns, len(chart.panels))
-    in_a_row = max(6, 3 * columns) if chart.sheet.scale > 1 else 6
+    in_a_row = max(6, 4 * columns) if chart.sheet.scale > 1 else 6
     keys = figure.legend(
         list(handles.values()), list(handles), loc=place, ncols=min(len(handles), in_a_row)
     )

@@ -112,6 +112,14 @@ def test_the_axis_of_positions_ends_at_the_context_length(with_bos):
         assert tuple(screen.layout.xaxis.range) == (0, 127)
 
 
+def test_the_axis_of_means_is_logarithmic_only_where_bos_would_hide_the_text():
+    means = np.ones((2, 16))
+    assert not position_means(["a", "b"], means, with_bos=True).y.log
+    means[1, 0] = 100.0
+    assert position_means(["a", "b"], means, with_bos=True).y.log
+    assert not position_means(["a", "b"], means, with_bos=False).y.log
+
+
 @pytest.mark.parametrize(("with_bos", "first"), [(True, 0), (False, 1)])
 def test_without_bos_the_first_position_is_one(with_bos, first):
     chart = position_means(["Layer 0"], _numbers(1, 16), with_bos=with_bos)
@@ -160,6 +168,8 @@ def test_smoothed_means_are_means_of_ten_positions_at_their_middle():
 def test_a_gap_is_left_out_of_a_moving_mean():
     _, y = moving_mean(np.array([1.0, np.nan, 3.0, np.nan, np.nan, np.nan]), 2, 0)
     assert list(y) == [1.0, 3.0, 3.0]
+    x, _ = moving_mean(np.where(np.arange(40) < 20, 1.0, np.nan), 10, 0)
+    assert x[-1] == 15 + 4.5
 
 
 def test_deciles_are_clouds_in_mako_with_one_legend():

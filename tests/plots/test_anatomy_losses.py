@@ -87,6 +87,12 @@ def test_axes_of_positions_end_at_the_context_length(name):
     assert all(axes.get_xlim() == (0, 19) for axes in matplotlib_figure(chart).axes[:3])
 
 
+def test_a_loss_of_nothing_is_a_gap_and_no_fall_to_the_bottom_of_the_axis():
+    losses = np.array([[1.0, 0.0, 2.0]])
+    line = sae_losses_by_position(["Layer 0"], {"L2": losses}).panels[0].marks[0]
+    np.testing.assert_array_equal(np.asarray(line.y), [1.0, np.nan, 2.0])
+
+
 def test_a_layer_with_fewer_positions_is_refused():
     with pytest.raises(ValueError, match=r"same positions, got \[4, 20\]"):
         overlaid_position_means(["a"], {"clean": [GOOD[0]], "zeroed": [GOOD[0, :4]]})

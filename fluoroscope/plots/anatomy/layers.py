@@ -109,7 +109,7 @@ def titled_panel(
 
 def point_size(n_points: int) -> float:
     """Area in square points of one of `n_points`: small where they are many."""
-    return float(np.clip(24_000 / max(n_points, 1), 4, 20))
+    return float(np.clip(24_000 / max(n_points, 1), 4, 36))
 
 
 def dead_note(n_active: int, n_latents: int) -> str:

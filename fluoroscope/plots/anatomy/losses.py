@@ -127,5 +127,7 @@ def _curves(
         low, high = (end[kept] for end in ends[name]) if name in ends else (None, None)
         if drawable(one[kept], positive=True).size:
             x = np.arange(first_position, len(one))
-            marks.append(Line(name, x, one[kept], low, high, opacity=0.8))
+            # Of a loss of 0, where no token was, a log axis would make a fall to its bottom.
+            y = np.where(one[kept] > 0, one[kept], np.nan)
+            marks.append(Line(name, x, y, low, high, opacity=0.8))
     return marks

@@ -22,7 +22,7 @@ from fluoroscope.plots.anatomy.layers import (
     one_panel,
     titled_panel,
 )
-from fluoroscope.plots.anatomy.outliers import outliers
+from fluoroscope.plots.anatomy.outliers import MOST_OUTLIERS, outliers
 from fluoroscope.plots.chart import Axis, Chart, Panel
 from fluoroscope.plots.marks import Line, Mark, Scatter
 from fluoroscope.plots.palettes import PLAIN_GREY, POSITION_PALETTE
@@ -40,15 +40,18 @@ def position_mean_against_std(
 ) -> Chart:
     """F3: mean (x) and standard deviation (y) of the non-zero activations, a point a position.
 
-    Outliers in the mean are annotated with their position: means above `outlier_above`, or by
-    default those beyond the median and five median absolute deviations.
+    Outliers are annotated with their position: means above `outlier_above`, or by default means
+    and deviations beyond their median and five median absolute deviations.
     """
     check_layers(names, means=means, stds=stds)
     panels = []
     for name, mean, std in zip(names, measured(means), stds, strict=True):
         shown = drawable(mean, std)
         shown = shown[shown >= first_position]
-        texts = {int(i): str(shown[i]) for i in outliers(mean[shown], outlier_above)}
+        far = list(outliers(mean[shown], outlier_above))
+        if outlier_above is None:
+            far += list(outliers(std[shown]))
+        texts = {int(i): str(shown[i]) for i in far[:MOST_OUTLIERS]}
         marks = position_points("position", mean[shown], std[shown], shown, 20, texts)
         panels.append(titled_panel(name, marks))
     return layer_grid(
@@ -65,8 +68,8 @@ def position_mean_against_std(
 def position_means(names: Sequence[str], means: PerLayer, *, with_bos: bool) -> Chart:
     """F4 (with BOS) and F5 (without): mean non-zero activation (y) at each position (x).
 
-    x goes from exactly 0 to the context's length - 1. With BOS y is logarithmic, as the mean
-    there is a hundred times that of the text.
+    x goes from exactly 0 to the context's length - 1. y is logarithmic where the mean at BOS
+    dwarfs those of the text, as it does in GPT-2 by a hundred times.
     """
     check_layers(names, means=means)
     first = 0 if with_bos else 1
@@ -79,7 +82,7 @@ def position_means(names: Sequence[str], means: PerLayer, *, with_bos: bool) -> 
         panels,
         f"Mean activation at each position, {bos}",
         counting_axis(POSITION, context_of(means)),
-        Axis("mean activation", log=with_bos),
+        Axis("mean activation", log=with_bos and _has_towering_bos(means)),
         share_y=False,
         legend=False,
     )
@@ -90,7 +93,8 @@ def smoothed_position_means(
 ) -> Chart:
     """F6: mean activation (y) at each position (x), all layers in one pair of axes.
 
-    Each value is the mean of `window` positions, and stands at the middle of them.
+    Each value is the mean of `window` positions, and stands at the middle of them; where fewer
+    than half of them were measured there is none.
     """
     check_layers(names, means=means)
     shades = layer_colors(names)
@@ -192,7 +196,17 @@ def moving_mean(
     n = present.sum(axis=1)
     sums = np.where(present, stretches, 0.0).sum(axis=1)
     middles = first_position + np.arange(len(stretches)) + (window - 1) / 2
-    return middles[n > 0], sums[n > 0] / n[n > 0]
+    kept_here = 2 * n >= window
+    return middles[kept_here], sums[kept_here] / n[kept_here]
+
+
+def _has_towering_bos(means: PerLayer) -> bool:
+    """Whether the first position is ten times the median of the others, in some layer."""
+    for mean in measured(means):
+        others = mean[drawable(mean)]
+        if others.size and mean[0] > 10 * np.median(others):
+            return True
+    return False
 
 
 def _positions_against(
