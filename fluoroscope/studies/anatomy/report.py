@@ -23,7 +23,7 @@ def write_report(run: Run, config: AnatomyConfig, sink: Sink) -> None:
     report = Report(
         f"The anatomy of {config.model.name.rstrip('/').rpartition('/')[2]}'s dictionaries",
         f"{len(found.points)} layers, {n} sequences of at most {config.corpus.context} tokens, "
-        f"SAEs of {', '.join(config.set_names)}",
+        f"SAEs: {', '.join(config.set_names)}",
         facts=_facts(found),
     )
     add_verdict(report, found)

@@ -69,13 +69,19 @@ def add_cross(report: Report, found: Findings) -> None:
         f"`{MAIN}` is the text of this run. Heat maps are means over the layers that all sets have."
     )
     named = [corpus or MAIN for corpus in corpora]
+    points = [set(own["hook_point"]) for _, own in table.group_by("saes")]
+    common = sorted(set.intersection(*points))
 
     def matrix(column: str) -> np.ndarray:
         values = np.full((len(sets), len(named)), np.nan)
         if column in table.columns:
             for i, one in enumerate(sets):
                 for j, corpus in enumerate(named):
-                    mine = table.filter((pl.col("saes") == one) & (pl.col("text") == corpus))
+                    mine = table.filter(
+                        (pl.col("saes") == one)
+                        & (pl.col("text") == corpus)
+                        & pl.col("hook_point").is_in(common)
+                    )
                     values[i, j] = mean_of(mine[column].to_list())
         return values
 

@@ -34,9 +34,11 @@ def _positions(found: Findings) -> list[str]:
     known = known[np.isfinite(known)]
     if not len(known):
         return []
+    # Rounded before it is written: a small negative one would be written as -0.000.
+    median = round(float(np.median(known)), 3) + 0.0
     sentence = (
-        f"The position explains a median of {np.median(known):.3f} of a latent's variance (0 is "
-        f"chance), and more than a tenth of it for {np.mean(known > 0.1):.1%} of the latents that "
+        f"The position explains a median of {median:.3f} of a latent's variance (0 is chance), and "
+        f"more than a tenth of it for {np.mean(known > 0.1):.1%} of the latents that "
         "are active often enough to ask"
     )
     for name, reading in variants.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fluoroscope.core.tensors import read_tensors, write_tensors
+from fluoroscope.core.tensors import open_tensors, write_tensors
 from fluoroscope.data.token_store import TokenStore, WindowRange
 from fluoroscope.features.activation_columns import (
     BYTES_WRITTEN,
@@ -149,7 +149,8 @@ class _Notes:
     def add(self, found: SequenceReading) -> None:
         for point, layer in found.layers.items():
             moments = layer.tokens
-            for name in ("count", "mean", "squares"):
+            self._add_tokens(f"{point}/count", torch.from_numpy(moments.count).int())
+            for name in ("mean", "squares"):
                 self._add_tokens(f"{point}/{name}", torch.from_numpy(getattr(moments, name)))
             self._add_tokens(f"{point}/error", layer.square_error)
             for name, value in layer.sums.items():
@@ -193,7 +194,9 @@ def read_notes(
     """
     parts: dict[str, list[Tensor]] = {}
     for folder in _shard_folders(run, config, reading):
-        for key, value in read_tensors(folder / file).items():
-            if key.startswith(prefix):
-                parts.setdefault(key.removeprefix(prefix), []).append(value)
+        # Only what is asked for: a file holds the numbers of every layer.
+        with open_tensors(folder / file) as tensors:
+            for key in sorted(tensors.keys()):
+                if key.startswith(prefix):
+                    parts.setdefault(key.removeprefix(prefix), []).append(tensors.get_tensor(key))
     return {key: torch.cat(values) for key, values in parts.items()}

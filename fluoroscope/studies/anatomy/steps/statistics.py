@@ -100,7 +100,7 @@ class StatisticsStep(MapStep):
         sink.message(f"{name} - Stored token means and stds")
         sink.message(f"{name} - Computed and stored token densities")
         sink.message(f"{name} - Stored SAE token L1, L2, and combined losses")
-        has_losses = LOSSES in read_notes(run, config, reading, TOKENS_FILE, "")
+        has_losses = read_notes(run, config, reading, TOKENS_FILE, LOSSES)
         said = "Stored LLM token losses" if has_losses else "Set LLM token losses to None"
         sink.message(f"{name} - {said}")
         latents = latent_statistics(columns, layout)
