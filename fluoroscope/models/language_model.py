@@ -28,6 +28,9 @@ from fluoroscope.models.identity import ModelIdentity, Source, hash_tensors, has
 from fluoroscope.models.loading import load_parts
 from fluoroscope.models.passes import Intervention, Pass, check_fired
 
+_SOFTMAX_NUMBERS = 1 << 24
+"""Logits that are turned into scores at once: 64 MiB in float32."""
+
 Tokens = Int[Tensor, "batch pos"]
 Mask = Integer[Tensor, "batch pos"] | Bool[Tensor, "batch pos"]
 
@@ -217,10 +220,11 @@ class LanguageModel:
                 f"{self.name} is an {self.family.kind}: it does not predict next tokens."
             )
         logits = self.forward(tokens, attention_mask)[:, :-1]
-        # Sums over a vocabulary need float32 at least.
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         targets = tokens[:, 1:].to(logits.device, torch.int64)
-        scores = -functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        # Some positions at a time: a softmax of them all would take the logits' memory twice more.
+        width = max(1, _SOFTMAX_NUMBERS // (logits.shape[0] * logits.shape[2]))
+        parts = zip(logits.split(width, dim=1), targets.split(width, dim=1), strict=True)
+        scores = torch.cat([_scored(*part) for part in parts], dim=1)
         return scores * _both_real(tokens, attention_mask).to(scores)
 
     def loss(self, tokens: Tokens, attention_mask: Mask | None = None) -> Float[Tensor, ""]:
@@ -356,6 +360,12 @@ class LanguageModel:
 
 class _DeepestReached(Exception):  # noqa: N818  # not an error: it ends a forward pass early
     """Raised and caught by `run_until`."""
+
+
+def _scored(logits: Tensor, targets: Tensor) -> Tensor:
+    # Sums over a vocabulary need float32 at least.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return -functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
 
 
 def _both_real(tokens: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -167,3 +167,12 @@ def test_use_of_a_tokenizer_does_not_change_its_identity(model):
 def test_a_stream_given_twice_is_a_config_error():
     with pytest.raises(ConfigError):
         HookPoint("1.mlp_out", "mlp_out")
+
+
+def test_scores_of_some_positions_at_a_time_are_those_of_all(monkeypatch):
+    model = tiny_model("gpt2")
+    tokens = torch.randint(0, 260, (2, 9))
+    whole = model.token_scores(tokens)
+    monkeypatch.setattr("fluoroscope.models.language_model._SOFTMAX_NUMBERS", 2 * 260 * 3)
+    torch.testing.assert_close(model.token_scores(tokens), whole, rtol=1e-6, atol=1e-6)
+    assert model.token_scores(tokens[:, :1]).shape == (2, 0)
