@@ -65,7 +65,8 @@ class AnatomyConfig(AnatomySettings, Subject):
 
     def corpora(self) -> dict[str, CorpusConfig]:
         """Every text that is read, by name; the main one has none."""
-        held_out = self.corpus.held_out if self.split == "test" else 0.0
+        # What is held out is decided where SAEs are trained: another share is other documents.
+        held_out = self.train.corpus.held_out if self.train and self.split == "test" else 0.0
         main = self.corpus.model_copy(update={"held_out": held_out})
         others = {
             name: corpus.model_copy(update={"held_out": 0.0, "context": self.corpus.context})
@@ -84,6 +85,8 @@ def layer_names(points: Sequence[HookPoint]) -> list[str]:
 
 def check_plan(config: AnatomyConfig) -> None:
     """What later steps would refuse is refused before the first text is read."""
+    if config.train and config.split == "test":
+        _check_cut_alike(config.corpus, config.train.corpus)
     names = config.set_names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -105,3 +108,18 @@ def check_plan(config: AnatomyConfig) -> None:
             f"corpus.context={config.corpus.context} is longer than the "
             f"{config.shape.context_length} positions that {config.model.name} reads."
         )
+
+
+_CUT_BY = ("text_field", "split_documents_on", "hub_subset", "hub_split")
+
+
+def _check_cut_alike(corpus: CorpusConfig, trained_on: CorpusConfig) -> None:
+    """Documents are held out by their text, so they must be the same documents."""
+    for name in _CUT_BY:
+        one, other = getattr(corpus, name), getattr(trained_on, name)
+        if one != other:
+            raise ConfigError(
+                f"corpus.{name}={one} and train.corpus.{name}={other} make other documents of the "
+                f"same text, so that what SAEs were trained on could not be left out. Make them "
+                "equal, or read another text."
+            )

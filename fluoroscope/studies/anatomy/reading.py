@@ -20,7 +20,7 @@ from fluoroscope.models.hook_points import HookPoint, Stream
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.position_ablation import ablated_positions
 from fluoroscope.sae.base import SparseAutoencoder
-from fluoroscope.sae.evaluation import decode_rows
+from fluoroscope.sae.reconstruction import reconstruction_of
 from fluoroscope.sae.sparse_kernels import SparseLatents
 from fluoroscope.studies.anatomy.settings import Ablation
 
@@ -39,8 +39,9 @@ class LayerReading:
     """Mean over dimensions of (x - x^)^2, float64."""
 
     sums: dict[str, Tensor]
-    """Over text tokens, float64: `n`, and of the activation x and the error e their mean [d] and
-    the sum of squared distances from it (`x_mean`, `x_squares`, `e_mean`, `e_squares`)."""
+    """Over text tokens, float64: `n`, and of the activation x (the part that the SAE reads) and of
+    the error e the mean [d] and the sum of squared distances from it (`x_mean`, `x_squares`,
+    `e_mean`, `e_squares`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,11 +141,11 @@ def _read_layer(
             "bfloat16 (model.dtype): float16 holds no number above 65504."
         )
     latents = sae.sparse_encode(x)
-    reconstruction = decode_rows(sae, latents)
+    reconstruction = reconstruction_of(sae, x, latents)
     error = x.double() - reconstruction.double()
     kept = is_text.to(x.device)
     sums = {"n": kept.sum().double()}
-    for name, rows in (("x", x[kept].double()), ("e", error[kept])):
+    for name, rows in (("x", sae.part_read(x[kept].double())), ("e", error[kept])):
         mean = rows.mean(dim=0) if len(rows) else rows.new_zeros(x.shape[1])
         sums[f"{name}_mean"] = mean
         sums[f"{name}_squares"] = (rows - mean).square().sum()

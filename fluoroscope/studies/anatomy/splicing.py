@@ -19,7 +19,7 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.models.skipped_blocks import BlockOutputs
 from fluoroscope.sae.base import SparseAutoencoder
-from fluoroscope.sae.evaluation import decode_rows
+from fluoroscope.sae.reconstruction import reconstruction_of
 from fluoroscope.studies.anatomy.reading import splice
 
 CLEAN, RECONSTRUCTED, MEAN, ZERO = "clean", "reconstructed", "mean", "zero"
@@ -75,7 +75,8 @@ class Splicer:
     def _rows(self, point: HookPoint, way: str, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         if way == RECONSTRUCTED:
             sae = self.saes[point]
-            return decode_rows(sae, sae.sparse_encode(rows.to(sae.W_dec.device))).to(rows)
+            x = rows.to(sae.W_dec.device)
+            return reconstruction_of(sae, x, sae.sparse_encode(x)).to(rows)
         if way == MEAN and self.means is not None:
             return self.means[point].to(rows).expand(len(rows), -1)
         return torch.zeros_like(rows)

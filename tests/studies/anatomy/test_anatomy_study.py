@@ -7,6 +7,7 @@ from small_anatomy import CONTEXT, D_SAE, small_spec
 
 from fluoroscope.core.errors import ConfigError, CorpusError, UserError
 from fluoroscope.core.storage import sha256_folder
+from fluoroscope.data.token_store import TokenStore
 from fluoroscope.features.statistics import TEXT
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
@@ -171,6 +172,46 @@ def test_wrong_settings_are_named_before_anything_is_read(folder, settings, word
     monkeypatch.chdir(folder)
     with pytest.raises(UserError, match=words):
         AnatomyStudy().resolve(small_spec(folder, **settings))
+
+
+def trained_spec(folder, **settings):
+    sae = {"architecture": "topk", "d_sae": 32, "k": 4, "seed": [0, 1]}
+    train = {
+        "n_tokens": 2000,
+        "sae": sae,
+        "hook_points": "1.resid_post",
+        "training": {"batch_size": 64},
+        "evaluation": {"n_tokens": 200, "cards": 1, "contexts": 1},
+    }
+    corpus = {"source": str(folder / "text.txt"), "context": CONTEXT, "held_out": 0.5}
+    base = {"saes": None, "corpus": corpus, "train": train, "match": {"draws": 1}}
+    return small_spec(folder, **{**base, **settings})
+
+
+def test_saes_that_are_trained_here_are_read_on_documents_that_they_never_saw(folder):
+    spec = trained_spec(folder, ablations=[], slices=["first"], losses={"n_sequences": 2})
+    run = execute(AnatomyStudy(), spec, "trained", How(devices="cpu"), root=folder / "runs")
+    config = run.config
+    assert config.set_names == ["seed0", "seed1"]
+    assert config.split == "test"
+    seen, read = (TokenStore(run.step_folder(step)) for step in ("tokens", "texts"))
+    window = reading_windows(run, config, config.readings[0])[0]
+    ids = {store.folder: store.documents() for store in (seen, read)}
+    trained = ids[seen.folder].filter(pl.col("split") == "train")["id"]
+    own = read.windows("test", window.start, window.stop).document.unique().tolist()
+    looked_at = ids[read.folder].filter(pl.col("document").is_in(own))["id"]
+    assert looked_at.len() > 0
+    assert not set(trained) & set(looked_at)
+    row, _ = load_pair(run, "seed1", config.points[0])
+    assert row["latents_b"] == 32
+
+
+def test_a_text_that_is_cut_in_another_way_than_in_training_is_refused(folder):
+    spec = trained_spec(folder)
+    other = spec.train.corpus.model_copy(update={"split_documents_on": "blank_line"})
+    train = spec.train.model_copy(update={"corpus": other})
+    with pytest.raises(ConfigError, match="make other documents of the same text"):
+        AnatomyStudy().resolve(spec.model_copy(update={"train": train}))
 
 
 def test_a_context_beyond_the_models_is_refused(folder):
