@@ -6,16 +6,19 @@ import pytest
 from small_anatomy import CONTEXT, D_SAE, small_spec
 
 from fluoroscope.core.errors import ConfigError, CorpusError, UserError
+from fluoroscope.core.sink import SILENT
 from fluoroscope.core.storage import sha256_folder
 from fluoroscope.data.token_store import TokenStore
 from fluoroscope.features.statistics import TEXT
+from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
+from fluoroscope.runs.step import ShardContext
 from fluoroscope.studies.anatomy.report_findings import Findings
 from fluoroscope.studies.anatomy.steps.losses import LossesStep
 from fluoroscope.studies.anatomy.steps.match import load_pair
 from fluoroscope.studies.anatomy.steps.portraits import load_portraits
-from fluoroscope.studies.anatomy.steps.read import read_columns, reading_windows
+from fluoroscope.studies.anatomy.steps.read import ReadStep, read_columns, reading_windows
 from fluoroscope.studies.anatomy.study import AnatomyStudy
 
 pytestmark = pytest.mark.long
@@ -53,6 +56,23 @@ def test_every_figure_and_table_of_the_issue_is_in_the_report(run):
         assert f"F{number}." in page, f"figure F{number} is missing"
     for name in ("matching", "quality_by_layer", "ablations", "slices", "cross"):
         assert (run.folder / "tables" / f"{name}.csv").exists()
+
+
+def test_the_model_passes_once_over_a_sequence_for_all_layers(run, folder, monkeypatch):
+    """In the step that reads: as many passes as sequences, whatever the number of layers."""
+    passes = []
+    own = LanguageModel.forward
+    monkeypatch.setattr(
+        LanguageModel, "forward", lambda *args: passes.append(len(args[1])) or own(*args)
+    )
+    step, n_shards = ReadStep(run.config), 0
+    for shard in step.shards(run):
+        target = folder / "again" / shard.key
+        step.work(run, shard, ShardContext(target, SILENT, "cpu"))
+        n_shards += 1
+    assert n_shards > len(run.config.readings)
+    # Two slices, and three ablations of the first, of 12 sequences each; two layers have an SAE.
+    assert passes == [1] * 12 * 5
 
 
 def test_a_latent_that_cannot_be_active_is_dead_in_every_reading(run):
