@@ -92,7 +92,8 @@ def _add_shares(report: Report, found: Findings) -> None:
             null=np.zeros(len(found.names)),
         ),
         "How much of a latent's variance lies between positions (epsilon squared: 0 is what chance "
-        "gives): medians over latents, and the tenth to the ninetieth percentile.",
+        "gives): medians over latents, and the tenth to the ninetieth percentile. What stays "
+        "without positions is what the text itself puts where: an opening, a form, a length.",
     )
 
 
