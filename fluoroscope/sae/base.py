@@ -59,6 +59,11 @@ class SparseAutoencoder(nn.Module, ABC):
         self.hook_point: HookPoint | None = None
         """Where the activations come from that it was trained on; set when it is loaded."""
 
+        self.reads_centred = False
+        """Whether it was trained on activations less their mean over dimensions (SAEs of networks
+        with centred weights; see `formats/saelens.py`). It encodes activations with their mean
+        all the same, and what `decode` gives is of what `part_read` leaves."""
+
         generator = torch_stream(seed, "sae", "start")
         directions = torch.randn(config.d_sae, config.d_model, generator=generator)
         self.W_dec = nn.Parameter(directions / directions.norm(dim=-1, keepdim=True))
@@ -100,9 +105,14 @@ class SparseAutoencoder(nn.Module, ABC):
     def decode(self, latents: Float[Tensor, "*n s"]) -> Float[Tensor, "*n d_model"]:
         return latents @ self.W_dec + self.b_dec
 
+    def part_read(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """What of `x` the SAE was made to reconstruct: all, unless it `reads_centred`."""
+        return x - x.mean(dim=-1, keepdim=True) if self.reads_centred else x
+
     def forward(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
-        """The reconstruction of `x`."""
-        return self.decode(self.encode(x))
+        """The reconstruction of `x`, with what is not read of it as it was."""
+        found = self.decode(self.encode(x))
+        return found + x.mean(dim=-1, keepdim=True) if self.reads_centred else found
 
     @abstractmethod
     def training_step(self, x: Float[Tensor, "n d_model"], progress: float) -> TrainingStep:

@@ -1,6 +1,7 @@
 """How good an SAE is: what it leaves unexplained, how sparse it is, what the model still knows.
 
-    fvu            sum |x - x^|^2 / sum |x - mean x|^2          (fraction of variance unexplained)
+    fvu            sum |x - x^|^2 / sum |x - mean x|^2          (fraction of variance unexplained,
+                   of what the SAE reads: see `SparseAutoencoder.part_read`)
     l0             mean number of active latents of a token
     dead_fraction  share of latents active on no evaluated token
     density        per latent, the share of tokens on which it is active
@@ -23,7 +24,7 @@ from fluoroscope.core.intervals import Interval, ratio_interval
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.sae.base import SparseAutoencoder
-from fluoroscope.sae.sparse_kernels import SparseLatents, decode_sparse
+from fluoroscope.sae.reconstruction import reconstruction_of
 
 
 class Reconstruction(NamedTuple):
@@ -77,9 +78,10 @@ def evaluate_reconstruction(
     for rows, document in batches:
         x = rows.to(sae.W_dec.device).float()
         latents = sae.sparse_encode(x)
-        residual = decode_rows(sae, latents) - x
+        residual = reconstruction_of(sae, x, latents) - x
         error.add(document, residual.double().square().sum(dim=-1))
-        variance.add(document, (x - mean.to(x.device)).double().square().sum(dim=-1))
+        distance = sae.part_read(x - mean.to(x.device)).double()
+        variance.add(document, distance.square().sum(dim=-1))
         active.add(document, latents.offsets.diff())
         tokens.add(document, torch.ones(len(x)))
         counts += latents.count().cpu()
@@ -146,7 +148,7 @@ def _add_losses(
 
     def reconstructed(activation: Tensor) -> Tensor:
         rows = activation[encoded].float()
-        return replaced(activation, decode_rows(sae, sae.sparse_encode(rows)))
+        return replaced(activation, reconstruction_of(sae, rows, sae.sparse_encode(rows)))
 
     def mean_ablated(activation: Tensor) -> Tensor:
         return replaced(activation, mean.to(activation.device).expand(int(encoded.sum()), -1))
@@ -165,11 +167,6 @@ def _add_losses(
             scores = -model.token_scores(tokens, window.attention_mask)
         total.add(document[scored], scores.cpu()[scored].double())
     losses.tokens.add(document[scored], torch.ones(int(scored.sum())))
-
-
-def decode_rows(sae: SparseAutoencoder, latents: SparseLatents) -> Float[Tensor, "n d_model"]:
-    """The reconstruction from sparse latents."""
-    return decode_sparse(latents, sae.W_dec) + sae.b_dec
 
 
 class Match(NamedTuple):

@@ -22,11 +22,13 @@ from fluoroscope.models.hub import (
 )
 from fluoroscope.runs.record import runs_root
 
-SAEFormat = Literal["native", "llama_scope", "gemma_scope", "layered"]
+HUB = "hf:"
+"""Before the name of a repository that does not itself say that SAEs are in it."""
 
-_HUB_NAME = re.compile(
-    r"([\w.-]+/(?:Llama[\w.]*-.*LX|gemma-scope-)[\w.-]*)((?:/[\w.-]+)*)(?:@(.+))?"
-)
+SAEFormat = Literal["native", "saelens", "llama_scope", "gemma_scope", "layered"]
+
+_REPOSITORY = re.compile(r"(\w[\w.-]*/([\w.-]+))((?:/[\w.-]+)*)(?:@(.+))?")
+_HAS_SAES = re.compile(r"Llama[\w.]*-.*LX|gemma-scope-|(?i:.*sae)")
 _LLAMA_FOLDER = re.compile(r".*-L(\d+)([RAM])-\d+x")
 _LLAMA_STREAMS = {"R": "resid_post", "A": "attn_out", "M": "mlp_out"}
 
@@ -117,6 +119,8 @@ class SAEPlace:
         match self.format:
             case "native":
                 return _native_facts(self)
+            case "saelens":
+                return _saelens_facts(self)
             case "llama_scope":
                 return _llama_facts(self)
             case "gemma_scope":
@@ -127,25 +131,29 @@ class SAEPlace:
 
 def find_places(name: str) -> list[SAEPlace]:
     """All SAEs that a name means: a folder with SAEs, a run, `organism:batch_topk`, or a
-    repository of Llama Scope or Gemma Scope, `google/gemma-scope-9b-pt-res/width_16k@REVISION`.
+    repository of Llama Scope, Gemma Scope or SAELens folders,
+    `google/gemma-scope-9b-pt-res/width_16k@REVISION`; `hf:` before it where its name has no "sae".
     """
     if name.startswith("organism:"):
         folder = SHIPPED["organism"] / "saes" / name.removeprefix("organism:")
     else:
         given = Path(name).expanduser()
         folder = given if given.is_dir() else runs_root() / name
-    match = _HUB_NAME.fullmatch(name)
-    if match is None or folder.is_dir():
+    match = _REPOSITORY.fullmatch(name.removeprefix(HUB))
+    # The hub is not asked for what may be a mistyped folder.
+    is_far = match is not None and (name.startswith(HUB) or _HAS_SAES.match(match[2]) is not None)
+    if match is None or not is_far or folder.is_dir():
         found = _places(Folder(folder), ())
         if not found:
             raise ConfigError(
                 f"There is no SAE in {folder}. Give the folder of an SAE or of a dictionary run, "
                 "the name of such a run, organism:batch_topk, or a repository such as "
-                "fnlp/Llama3_1-8B-Base-LXR-8x or google/gemma-scope-9b-pt-res/width_16k."
+                "fnlp/Llama3_1-8B-Base-LXR-8x, google/gemma-scope-9b-pt-res/width_16k or, of any "
+                "other name, hf:OWNER/NAME."
             )
         return found
-    repository = find_repository(match[1], match[3])
-    inside = tuple(PurePosixPath(match[2]).parts[1:])
+    repository = find_repository(match[1], match[4])
+    inside = tuple(PurePosixPath(match[3]).parts[1:])
     found = _places(HubFolder(repository), inside)
     if not found:
         below = sorted({str(PurePosixPath(file).parent) for file in repository.files})
@@ -159,7 +167,8 @@ def find_places(name: str) -> list[SAEPlace]:
 
 def _places(files: Folder | HubFolder, inside: tuple[str, ...]) -> list[SAEPlace]:
     # A run may hold its SAEs a second time, exported as one file a layer.
-    found = [*_native(files), *_llama(files), *_gemma(files)] or [*_layered(files)]
+    found = [*_native(files), *_saelens(files), *_llama(files), *_gemma(files)]
+    found = found or [*_layered(files)]
     meant = [place for place in found if set(inside) <= set(PurePosixPath(place.folder).parts)]
     # Of Gemma Scope's several sparsities of a layer and width, one is the canonical.
     canonical = {PurePosixPath(place.folder).parent for place in meant if _is_canonical(place)}
@@ -189,6 +198,26 @@ def _native(files: Folder | HubFolder) -> Iterator[SAEPlace]:
         if folder.name != LAST or folder.with_name(BEST) / SIDECAR not in sidecars:
             point = read_json(files.get(str(sidecar)))["hook_point"]
             yield SAEPlace("native", files, str(folder), "sae_weights.safetensors", point)
+
+
+def _saelens(files: Folder | HubFolder) -> Iterator[SAEPlace]:
+    from fluoroscope.sae.formats.native import SIDECAR
+    from fluoroscope.sae.formats.saelens_config import (
+        CONFIG,
+        WEIGHTS,
+        saelens_hook_name,
+        saelens_point,
+    )
+
+    for config in files.find(CONFIG):
+        folder = PurePosixPath(config).parent
+        if files.has(str(folder / SIDECAR)) or not files.has(str(folder / WEIGHTS)):
+            continue
+        # Most folders are named so, and then nothing is fetched to find one of them. A place that
+        # is no stream of ours keeps its own name, and is refused when it is meant.
+        is_named = saelens_point(folder.name) is not None
+        name = folder.name if is_named else saelens_hook_name(files.get(config))
+        yield SAEPlace("saelens", files, str(folder), WEIGHTS, str(saelens_point(name) or name))
 
 
 def _llama(files: Folder | HubFolder) -> Iterator[SAEPlace]:
@@ -246,22 +275,45 @@ def _native_facts(place: SAEPlace) -> SAEFacts:
     )
 
 
+def _saelens_facts(place: SAEPlace) -> SAEFacts:
+    from fluoroscope.sae.formats.saelens import saelens_sha256
+    from fluoroscope.sae.formats.saelens_config import CONFIG, SCALER, saelens_facts
+
+    config = place.files.get(place.file(CONFIG))
+    facts = saelens_facts(config)
+    if str(facts.hook_point) != place.hook_point:
+        raise _misnamed(place, str(facts.hook_point), CONFIG)
+    if facts.is_scaled and place.files.has(place.file(SCALER)):
+        place.files.get(place.file(SCALER))
+    return SAEFacts(
+        str(facts.hook_point),
+        facts.d_model,
+        facts.d_sae,
+        place.files.sha256(place.file(place.weights)),
+        saelens_sha256(config),
+    )
+
+
 def _llama_facts(place: SAEPlace) -> SAEFacts:
     from fluoroscope.sae.formats.llama_scope import HYPERPARAMS, read_llama_scope
 
     file = place.files.get(place.file(HYPERPARAMS))
     settings = read_llama_scope(file)
     if str(settings.hook_point) != place.hook_point:
-        raise MismatchError(
-            f"{place} is of {place.hook_point} by its name, and of {settings.hook_point} by its "
-            f"{HYPERPARAMS}. Name the folder after what is in it."
-        )
+        raise _misnamed(place, str(settings.hook_point), HYPERPARAMS)
     return SAEFacts(
         str(settings.hook_point),
         settings.d_model,
         settings.d_sae,
         place.files.sha256(place.file(place.weights)),
         sha256_file(file),
+    )
+
+
+def _misnamed(place: SAEPlace, hook_point: str, said_by: str) -> MismatchError:
+    return MismatchError(
+        f"{place} is of {place.hook_point} by its name, and of {hook_point} by its {said_by}. Name "
+        "the folder after what is in it."
     )
 
 

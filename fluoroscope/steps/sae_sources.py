@@ -75,8 +75,9 @@ def find_saes(
     """The SAEs that a user named, in the order of their hook points.
 
     A name is a folder with an SAE or with several, a dictionary run, `organism:batch_topk`, or a
-    hub repository (`fnlp/Llama3_1-8B-Base-LXR-8x`, `google/gemma-scope-9b-pt-res/width_131k`),
-    perhaps with `@REVISION`; without `hook_points` all that are there.
+    hub repository (`fnlp/Llama3_1-8B-Base-LXR-8x`, `google/gemma-scope-9b-pt-res/width_131k`,
+    `jbloom/GPT2-Small-SAEs-Reformatted`, `hf:OWNER/NAME`), perhaps with `@REVISION`; without
+    `hook_points` all that are there.
     """
     given = [source] if isinstance(source, str) else list(source)
     wanted = None
@@ -128,12 +129,15 @@ def load_choice(
     from fluoroscope.sae.formats.layered import load_layered
     from fluoroscope.sae.formats.llama_scope import HYPERPARAMS, WEIGHTS, load_llama_scope
     from fluoroscope.sae.formats.native import load_sae
+    from fluoroscope.sae.formats.saelens import load_saelens
 
     match choice.format:
         case "native":
             expect = {"hook_point": choice.hook_point, "weights_sha256": choice.weights_sha256}
             known = {} if model is None else {"model": model.to_json()}
             sae = load_sae(choice.folder, device=device, expect={**known, **expect})
+        case "saelens":
+            sae = load_saelens(_saelens_folder(choice), device=device)
         case "llama_scope":
             settings = choice.file.removesuffix(WEIGHTS) + HYPERPARAMS
             folder = _content(choice, settings, choice.settings_sha256).parent
@@ -198,18 +202,39 @@ def _choice(place: SAEPlace, model: "ModelConfig") -> SAEChoice:
     return choice.model_copy(update={"repository": name, "revision": commit, "file": file})
 
 
+def _saelens_folder(choice: SAEChoice) -> Path:
+    """Its folder, with the files that were found, fetched if they are not here."""
+    from fluoroscope.sae.formats.saelens import saelens_sha256
+    from fluoroscope.sae.formats.saelens_config import CONFIG, SCALER, WEIGHTS, saelens_facts
+
+    inside = choice.file.removesuffix(WEIGHTS)
+    config = _file(choice, inside + CONFIG)
+    if saelens_facts(config).is_scaled:
+        _file(choice, inside + SCALER)
+    _check_content(choice, config, saelens_sha256(config), choice.settings_sha256)
+    return _content(choice, choice.file, choice.weights_sha256).parent
+
+
 def _content(choice: SAEChoice, file: str, sha256: str) -> Path:
     """A file of an SAE, fetched if it is not here, with this content."""
+    path = _file(choice, file)
+    _check_content(choice, path, content_sha256(path), sha256)
+    return path
+
+
+def _file(choice: SAEChoice, file: str) -> Path:
     if choice.repository:
         path = fetch_file(choice.repository, choice.revision, file)
     else:
         path = Path(choice.folder) / file
     if not path.is_file():
         raise DamagedError(f"{path} is missing, and is a part of {choice}. Restore it.")
-    found = content_sha256(path)
+    return path
+
+
+def _check_content(choice: SAEChoice, path: Path, found: str, sha256: str) -> None:
     if found != sha256:
         raise MismatchError(
             f"{path} is not a part of {choice}: its SHA-256 should be {sha256[:12]}..., it is "
             f"{found[:12]}.... It was exchanged, or is damaged; restore it, or start anew."
         )
-    return path

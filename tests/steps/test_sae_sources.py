@@ -4,12 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
+from fake_hub import Hub
 from safetensors.torch import save_file
 
 from fluoroscope.core.config import build, what_half
@@ -85,48 +84,6 @@ def write_gemma_scope(root, layer, below, d_sae=D_SAE):
     arrays = {name: rng.random(shape, dtype=np.float32) for name, shape in shapes.items()}
     np.savez(folder / "params.npz", **arrays)
     return folder
-
-
-class Hub:
-    """A hub whose repositories are folders, which counts what is asked of it."""
-
-    commit = "c0ffee"
-
-    def __init__(self, root):
-        self.root, self.fetched, self.looked_up, self.is_down = root, [], [], False
-
-    def model_info(self, name, *, revision=None, **_):
-        if self.is_down:
-            raise OSError("name resolution")
-        folder = self.root / name
-        assert revision in (None, "main", self.commit)
-        files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-        siblings = [SimpleNamespace(rfilename=str(file)) for file in files]
-        return SimpleNamespace(sha=self.commit, siblings=siblings)
-
-    def get_paths_info(self, name, paths, *, revision):
-        assert revision == self.commit
-        self.looked_up += paths
-        return [SimpleNamespace(lfs=self._lfs(self.root / name / path)) for path in paths]
-
-    def _lfs(self, file):
-        return SimpleNamespace(sha256=sha256_file(file))
-
-    def download(self, name, file, *, revision=None):
-        if self.is_down:
-            raise LocalEntryNotFoundError("name resolution")
-        assert revision == self.commit
-        self.fetched.append(file)
-        return str(self.root / name / file)
-
-
-@pytest.fixture
-def fake_hub(tmp_path, monkeypatch):
-    found = Hub(tmp_path / "hub")
-    monkeypatch.setenv("FLUOROSCOPE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(hub, "HfApi", lambda: found)
-    monkeypatch.setattr(hub, "hf_hub_download", found.download)
-    return found
 
 
 def test_a_layer_of_llama_scope_costs_two_files_and_only_when_it_is_loaded(fake_hub):

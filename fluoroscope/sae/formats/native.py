@@ -21,8 +21,9 @@ from fluoroscope.core.tensors import read_tensors, write_tensors
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.sae.architectures import SAES
 from fluoroscope.sae.base import SparseAutoencoder
+from fluoroscope.sae.formats.saelens_config import CONFIG, STREAMS, WEIGHTS
 
-_WEIGHTS, _CONFIG, SIDECAR = "sae_weights.safetensors", "cfg.json", "fluoroscope.json"
+SIDECAR = "fluoroscope.json"
 
 # The oldest SAELens whose reader takes exactly these fields.
 _SAELENS_VERSION = "6.0.0"
@@ -32,14 +33,6 @@ _SAELENS_NAMES = {
     "topk": "topk",
     "batch_topk": "jumprelu",
     "jumprelu": "jumprelu",
-}
-
-_SAELENS_STREAMS = {
-    "embed": "hook_embed",
-    "resid_pre": "blocks.{}.hook_resid_pre",
-    "attn_out": "blocks.{}.hook_attn_out",
-    "mlp_out": "blocks.{}.hook_mlp_out",
-    "resid_post": "blocks.{}.hook_resid_post",
 }
 
 Provenance = Mapping[str, Any]
@@ -66,15 +59,17 @@ def save_sae(
     weights["W_enc"] = weights.pop("W_enc_T").T
     if dtype is not None:
         weights = {name: weight.to(dtype) for name, weight in weights.items()}
-    write_tensors(folder / _WEIGHTS, weights)
-    write_json(folder / _CONFIG, _saelens_config(sae, hook_point, provenance or {}))
+    write_tensors(folder / WEIGHTS, weights)
+    write_json(folder / CONFIG, _saelens_config(sae, hook_point, provenance or {}))
     sidecar = {
         "architecture": sae.architecture,
         "config": sae.config.model_dump(mode="json"),
         "hook_point": None if hook_point is None else str(hook_point),
         "provenance": dict(provenance or {}),
-        "weights_sha256": sha256_file(folder / _WEIGHTS),
+        "weights_sha256": sha256_file(folder / WEIGHTS),
     }
+    if sae.reads_centred:
+        sidecar["reads_centred"] = True
     write_json(folder / SIDECAR, sidecar)
 
 
@@ -95,19 +90,20 @@ def load_sae(
         )
     sidecar = read_json(folder / SIDECAR)
     _check_expected(folder, sidecar, expect or {})
-    check_file(folder / _WEIGHTS, sidecar["weights_sha256"])
+    check_file(folder / WEIGHTS, sidecar["weights_sha256"])
     kind = SAES.load(sidecar["architecture"])
     sae = kind(build(kind.config_type, sidecar["config"]))
-    tensors = read_tensors(folder / _WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     tensors["W_enc_T"] = tensors.pop("W_enc").T
     state = sae.state_dict()
     for name, tensor in tensors.items():
         if name not in state or state[name].shape != tensor.shape:
-            raise DamagedError(f"{folder / _WEIGHTS}: {name} has shape {tuple(tensor.shape)}.")
+            raise DamagedError(f"{folder / WEIGHTS}: {name} has shape {tuple(tensor.shape)}.")
         state[name] = tensor
     sae.load_state_dict(state)
     if sidecar["hook_point"] is not None:
         sae.hook_point = HookPoint(sidecar["hook_point"])
+    sae.reads_centred = sidecar.get("reads_centred", False)
     return sae.to(device).eval()
 
 
@@ -150,8 +146,10 @@ def _saelens_config(
         own = {"k": sae.config.model_dump()["k"], "rescale_acts_by_decoder_norm": False}
     hook_name = ""
     if hook_point is not None:
-        hook_name = _SAELENS_STREAMS[hook_point.stream].format(hook_point.layer)
+        hook_name = STREAMS[hook_point.stream].format(hook_point.layer)
     model = provenance.get("model")
+    # So that others look at it in the stream that it reconstructs.
+    centred = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
     return {
         "architecture": name,
         "d_in": sae.d_model,
@@ -167,5 +165,6 @@ def _saelens_config(
             "model_name": model["id"] if isinstance(model, Mapping) else model,
             "hook_name": hook_name,
             "training_architecture": sae.architecture,
+            **(centred if sae.reads_centred else {}),
         },
     }

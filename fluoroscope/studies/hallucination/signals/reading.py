@@ -18,7 +18,7 @@ from fluoroscope.core.errors import NumericsError
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.sae.base import SparseAutoencoder
-from fluoroscope.sae.evaluation import decode_rows
+from fluoroscope.sae.reconstruction import reconstruction_of
 from fluoroscope.sae.sparse_kernels import SparseLatents
 from fluoroscope.studies.hallucination.signals.tokens import AnswerTokens
 
@@ -172,8 +172,8 @@ def _encoded(
 ) -> tuple[SparseLatents, Float[Tensor, "p 2"]]:
     states = values.to(sae.W_dec)
     latents = sae.sparse_encode(states)
-    error = (states - decode_rows(sae, latents)).square().sum(dim=-1)
-    distance = (states - sae.b_dec).square().sum(dim=-1)
+    error = (states - reconstruction_of(sae, states, latents)).square().sum(dim=-1)
+    distance = (sae.part_read(states) - sae.b_dec).square().sum(dim=-1)
     return _on_cpu(latents), torch.stack([error, distance], dim=-1).float().cpu()
 
 
