@@ -6,7 +6,6 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fluoroscope.core.config import Config
 
-
 Start = Literal["geometric_median", "mean", "zero"]
 
 
