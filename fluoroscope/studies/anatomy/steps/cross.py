@@ -59,7 +59,7 @@ class CrossStep(MapStep):
             memory_bytes=forward.memory_bytes + 4.0 * weights,
             disk_bytes=2e3 * pairs * len(config.points),
             parallel=pairs,
-            note=f"{len(config.set_names)} sets of SAEs on {len(config.corpora())} texts",
+            note=f"sets of SAEs: {len(config.set_names)}, texts: {len(config.corpora())}",
         )
 
     def shards(self, run: Run) -> Sequence[Shard]:
