@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fluoroscope import HookPoint, capture, organism
 from fluoroscope.studies.gambling.games.base import Game, State, luck_tape, replay
 from fluoroscope.studies.gambling.reading import Action
 from fluoroscope.studies.settings import preset_files, study_spec
@@ -24,6 +25,7 @@ MADE_UP = ROOT / "docs" / "tutorials" / "hallucination.md"
 STEERED = ROOT / "docs" / "tutorials" / "steering.md"
 BORROWED = ROOT / "docs" / "tutorials" / "borrowing.md"
 REASONED = ROOT / "docs" / "tutorials" / "slots.md"
+LOOKED_AT = ROOT / "docs" / "tutorials" / "anatomy.md"
 ADD_A_GAME = ROOT / "docs" / "how-to" / "add-a-game.md"
 PAGES = [
     pytest.param(TUTORIAL, "done", marks=pytest.mark.slow),
@@ -31,6 +33,7 @@ PAGES = [
     (STEERED, "steered"),
     pytest.param(BORROWED, "borrowed", marks=pytest.mark.slow),
     pytest.param(REASONED, "reasoned", marks=pytest.mark.slow),
+    pytest.param(LOOKED_AT, "looked_at", marks=pytest.mark.slow),
 ]
 """Whole runs: one by default, all in `make test-all`."""
 
@@ -40,6 +43,7 @@ QUICK = {
     "steering/organism": "steering/tiny",
     "plugin/organism": "plugin/tiny",
     "connection/pointer": "connection/tiny",
+    "anatomy/organism": "anatomy/tiny",
 }
 """Presets of the text -> those that take seconds."""
 
@@ -47,8 +51,8 @@ ASKED_BESIDES = {"plugin/organism": ["beside=[base,random_layer,every_layer]"]}
 """Settings of a preset of the text that its page needs, and the quick one leaves out."""
 
 STUDIES = (
-    *("connection", "dictionary", "gambling", "hallucination", "plugin", "policy", "steering"),
-    "unlearning",
+    *("anatomy", "connection", "dictionary", "gambling", "hallucination", "plugin", "policy"),
+    *("steering", "unlearning"),
 )
 
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -107,6 +111,11 @@ def reasoned(tmp_path_factory) -> Done:
     return followed(REASONED, tmp_path_factory.mktemp("slots"), "slots")
 
 
+@pytest.fixture(scope="module")
+def looked_at(tmp_path_factory) -> Done:
+    return followed(LOOKED_AT, tmp_path_factory.mktemp("anatomy"), "anatomy")
+
+
 def followed(page: Path, folder: Path, name: str) -> Done:
     printed, names = [], {}
     environment = {**os.environ, "FLUOROSCOPE_RUNS": str(folder / "runs"), "COLUMNS": "120"}
@@ -160,7 +169,7 @@ def test_every_table_that_a_tutorial_names_is_there(page, fixture, request):
 def test_every_step_that_a_tutorial_names_is_one_and_none_is_missing(page, fixture, request):
     made: Done = request.getfixturevalue(fixture)
     rows = re.findall(r"^\| (`[^|]+`) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
-    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
     assert named == {file.parent.name for file in made.run.glob("*/done.json")}
 
 
@@ -228,6 +237,30 @@ def test_a_step_says_a_node_and_every_slot_is_patched_with_another_walk(reasoned
     assert re.match(r"The other walk ends at n\d$", other)
     # After the last of its steps the network has said what `generate` writes.
     assert nodes[6] == as_it_is.removeprefix("As it is: ")
+
+
+@pytest.mark.slow
+def test_half_of_what_saes_of_one_seed_share_is_where_they_began(looked_at):
+    page = LOOKED_AT.read_text(encoding="utf-8")
+    same, shared = re.findall(r"^Same index: (\d+) of (\d+)", looked_at.printed[-2], re.M)[0]
+    assert f"Same index: {same} of {shared} shared latents" in page
+    assert int(same) > int(shared) / 2
+
+
+@pytest.mark.slow
+def test_statistics_without_a_run_are_those_of_dense_latents(looked_at):
+    subject = organism.load()
+    density = []
+    for i in range(40):
+        tokens = subject.model.tokenize([subject.world.text("library", i).text]).tokens
+        point = HookPoint("3.resid_post")
+        activations = capture(subject.model, tokens, [point])[point][0]
+        # The first position is no text.
+        density += (subject.saes[3, "batch_topk"].encode(activations)[1:, 249] > 0).tolist()
+    clean, without = re.findall(r"latent 249 at (\d+) tokens \(([\d.]+)%\)", looked_at.printed[-1])
+    assert int(clean[0]) == sum(density)
+    assert float(clean[1]) == pytest.approx(100 * np.mean(density), abs=0.05)
+    assert int(without[0]) > 2 * int(clean[0])
 
 
 @pytest.mark.slow
