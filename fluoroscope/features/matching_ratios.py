@@ -15,6 +15,7 @@ match several SAEs and look at the spread between pairs.
 Axes: n SAEs of one side, m of the other.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from jaxtyping import Float64
 
 from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.intervals import Interval, mean_interval, share_interval
+from fluoroscope.features.matching import Neighbours
 from fluoroscope.features.matching_nulls import (
     approximate_maximum,
     chance_above,
@@ -43,6 +45,11 @@ class LayerRatios:
 
     b_to_a: Float64[np.ndarray, "n m"]
     """Of live latents of SAE m of b, the share with one near enough in SAE n of a."""
+
+    same_index: Float64[np.ndarray, "n m"]
+    """Of what SAE n of a shares with SAE m of b, the share whose nearest has its own index; NaN
+    where none is shared, or one has more latents than the other. SAEs that start from one seed
+    begin with the same random rows, and where this is high, what they share may be left of that."""
 
     chance: float
     """The largest share that random directions, as many and as wide, would have."""
@@ -81,6 +88,8 @@ def matching_row(found: SAEMatching) -> Row:
             f"{name}_one_to_one_is_exact": pairs.is_exact,
             f"{name}_one_to_one_candidates": pairs.n_candidates or 0,
         }
+    of_a = found.decoder.of_a
+    row["decoder_same_index_a_to_b"] = _same_index(of_a, found.live_a, found.config.threshold)
     return row | _chance(found)
 
 
@@ -90,14 +99,24 @@ def layer_ratios(
     """Shared ratios of every SAE of `a` with every one of `b`; one product for each pair."""
     if not (len(a) and len(b)):
         raise ConfigError(f"Pairs need SAEs on both sides, got {len(a)} and {len(b)}.")
-    forth, back = np.empty((len(a), len(b))), np.empty((len(a), len(b)))
+    forth, back, same = (np.empty((len(a), len(b))) for _ in range(3))
     for i, one in enumerate(a):
         for j, other in enumerate(b):
             found = top_matches(one, other, 1)
             forth[i, j] = (found.of_a.cosines[one.latents, 0] > threshold).mean()
             back[i, j] = (found.of_b.cosines[other.latents, 0] > threshold).mean()
+            same[i, j] = _same_index(found.of_a, one.latents, threshold)
     most = max(len(one) for one in (*a, *b))
-    return LayerRatios(forth, back, chance_above(threshold, most, a[0].width))
+    return LayerRatios(forth, back, same, chance_above(threshold, most, a[0].width))
+
+
+def _same_index(found: Neighbours, live: np.ndarray, threshold: float) -> float:
+    """Of shared latents the share whose nearest is that of the same index."""
+    is_shared = found.cosines[live, 0] > threshold
+    if len(found.indices) != found.n_targets or not is_shared.any():
+        return math.nan
+    own = np.arange(found.n_targets)[live]
+    return float((found.indices[live, 0] == own)[is_shared].mean())
 
 
 def _of_kind(kind: KindMatching, found: SAEMatching) -> dict[str, Interval]:

@@ -76,6 +76,8 @@ def test_nothing_is_shared_by_chance(world):
 def test_a_row_is_flat_and_of_finite_numbers(world):
     row = matching_row(world[0])
     assert all(isinstance(value, float | int | str | bool) for value in row.values())
+    # Indices of SAEs of two widths have nothing to say.
+    assert math.isnan(row.pop("decoder_same_index_a_to_b"))
     assert all(math.isfinite(value) for value in row.values())
     assert (row["latents_a"], row["latents_b"], row["d_model"]) == (N_A, N_B, D)
 
@@ -166,6 +168,23 @@ def test_ratios_of_layers_are_those_of_their_pairs():
     assert found.chance < 1e-6
     with pytest.raises(ConfigError, match="got 2 and 0"):
         layer_ratios(decoders, [])
+
+
+def test_what_is_shared_in_its_own_place_is_told_from_what_has_moved():
+    first = weights(60, D, 1)
+    # Of 50 that are shared 20 stay where they were; the last 10 are others.
+    later = torch.cat([first[:20], first[20:50].roll(1, 0), weights(10, D, 2)])
+    dead = np.zeros(60, bool)
+    dead[:4] = True
+    rows = [Directions.of(first, dead), Directions.of(later), Directions.of(weights(40, D, 3))]
+    same = layer_ratios(rows[:1], rows).same_index
+    assert same[0, :2].tolist() == [1, 16 / 46]
+    assert math.isnan(same[0, 2])
+    apart = [Directions.of(weights(60, D, seed)) for seed in (4, 5)]
+    assert math.isnan(layer_ratios(apart[:1], apart[1:]).same_index[0, 0])
+    a, b = sae_of(first, weights(60, D, 6)), sae_of(later, weights(60, D, 7))
+    assert matching_row(match_saes(a, b, dead_a=dead))["decoder_same_index_a_to_b"] == 16 / 46
+    assert matching_row(match_saes(a, b))["decoder_same_index_a_to_b"] == 20 / 50
 
 
 def test_saes_that_cannot_be_matched_are_refused():
