@@ -1,12 +1,12 @@
 """Active latents of many tokens, sorted by latent: what exact statistics of latents are made of.
 
 A writer takes the active entries of one stretch of tokens after another, for several SAEs at once.
-When they take more memory than was stated they are sorted and written to disk as a part of each.
+Before they take more memory than was stated they are sorted and written to disk as a part of each.
 A reader puts the parts together again, a range of latents at a time. Within a latent the entries
 stand in order of their tokens however they were cut into parts, so nothing that is computed from
 them depends on that, to the bit.
 
-An entry takes 12 bytes of memory while it waits, and 8 on disk.
+An entry takes 12 bytes of memory while it waits, 8 more while it is sorted, and 8 on disk.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt32
+from safetensors import safe_open
 
 from fluoroscope.core.errors import MismatchError, NumericsError
 from fluoroscope.core.tensors import open_tensors, write_tensors
@@ -27,6 +28,9 @@ BYTES_WAITING, BYTES_WRITTEN = 12, 8
 """Of an entry: latent, token and value; and token and value."""
 
 _MERGED_BYTES = 64 << 20
+
+_MOST_TOKENS = 1 << 32
+"""That a number of four bytes tells apart."""
 
 
 class Columns(NamedTuple):
@@ -41,7 +45,11 @@ class Columns(NamedTuple):
 
 
 class ColumnsWriter:
-    """Takes entries of the SAEs `d_sae` (name -> latents), writes `folder`/NAME/part-00000..."""
+    """Takes entries of the SAEs `d_sae` (name -> latents), writes `folder`/NAME/part-00000...
+
+    All that it holds, sorting and writing included, stays within `memory_bytes` but for the entries
+    that came last: they are added before they are counted.
+    """
 
     def __init__(self, folder: Path, d_sae: Mapping[str, int], memory_bytes: int = 1 << 29) -> None:
         self.folder, self.memory_bytes = folder, memory_bytes
@@ -57,7 +65,7 @@ class ColumnsWriter:
                 f"{waiting.next_token - 1}; give tokens in ascending order."
             )
         waiting.add(name, latents, first_token)
-        if self.n_waiting * BYTES_WAITING > self.memory_bytes:
+        if self.n_waiting * (BYTES_WAITING + BYTES_WRITTEN) > self.memory_bytes:
             self._spill()
 
     @property
@@ -74,7 +82,8 @@ class ColumnsWriter:
         for name, waiting in self._waiting.items():
             starts, tokens, values = waiting.take()
             path = self.folder / name / f"part-{self.n_spills:05d}.safetensors"
-            parts = {"starts": starts, "tokens": tokens, "values": values}
+            n_tokens = np.array([waiting.next_token])
+            parts = {"starts": starts, "tokens": tokens, "values": values, "n_tokens": n_tokens}
             write_tensors(path, {key: torch.from_numpy(one) for key, one in parts.items()})
         self.n_spills += 1
 
@@ -91,7 +100,13 @@ class _Waiting:
             raise MismatchError(
                 f"{name} was announced with {self.d_sae} latents, and has {latents.d_sae}."
             )
-        values = latents.values.detach().cpu().numpy().astype(np.float32, copy=False)
+        if first_token + latents.n_rows > _MOST_TOKENS:
+            raise MismatchError(
+                f"Entries of {name} came for tokens up to {first_token + latents.n_rows - 1}; "
+                f"columns hold {_MOST_TOKENS} tokens. Write the rest to another folder."
+            )
+        # Half precision on some devices is of a kind that numpy does not know.
+        values = latents.values.detach().float().cpu().numpy()
         if not np.isfinite(values).all():
             raise NumericsError(
                 f"Latents of {name} are not finite between tokens {first_token} and "
@@ -109,14 +124,19 @@ class _Waiting:
         self.n += len(values)
 
     def take(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        columns = [
-            np.concatenate([piece[i] for piece in self.pieces])
-            if self.pieces
-            else np.empty(0, kind)
-            for i, kind in enumerate((np.int32, np.uint32, np.float32))
-        ]
+        """Starts [s + 1], tokens and values in order of the latent, and of the token within it."""
+        starts = np.zeros(self.d_sae + 1, np.int64)
+        for latents, _, _ in self.pieces:
+            kernels.count_latents(latents, starts)
+        np.cumsum(starts, out=starts)
+        tokens, values = np.empty(self.n, np.uint32), np.empty(self.n, np.float32)
+        place = starts[:-1].copy()
+        # Each piece is given up as soon as it is in its place.
+        pieces = self.pieces[::-1]
         self.pieces, self.n = [], 0
-        return kernels.sort_by_latent(*columns, self.d_sae)
+        while pieces:
+            kernels.place_by_latent(*pieces.pop(), place, tokens, values)
+        return starts, tokens, values
 
 
 class LatentColumns:
@@ -125,9 +145,12 @@ class LatentColumns:
     def __init__(self, parts: Sequence[Path]) -> None:
         self.parts = list(parts)
         self._starts: list[np.ndarray] = []
+        self.n_tokens = 0
+        """Tokens were given up to this one, be any latent active in them or not."""
         for path in self.parts:
             with open_tensors(path) as file:
                 self._starts.append(file.get_tensor("starts").numpy())
+                self.n_tokens = max(self.n_tokens, _n_tokens(file))
         widths = {len(starts) for starts in self._starts}
         if len(widths) != 1:
             raise MismatchError(
@@ -139,6 +162,16 @@ class LatentColumns:
             (np.diff(starts) for starts in self._starts), np.zeros(self.d_sae, np.int64)
         )
         """Active tokens of each latent."""
+
+    def check_tokens(self, n_tokens: int) -> None:
+        """Refuses tokens of another text than the one that these columns are of, which is longer:
+        what counts tokens looks no entry up twice.
+        """
+        if n_tokens < self.n_tokens:
+            raise MismatchError(
+                f"These columns are of {self.n_tokens} tokens, and what came is for {n_tokens}. "
+                "Give the layout of the text that was read, all of its sequences and its context."
+            )
 
     def block(self, first: int, stop: int) -> Columns:
         """The latents `first` to `stop`."""
@@ -173,3 +206,11 @@ class LatentColumns:
         """Where one latent is active, and how much."""
         found = self.block(latent, latent + 1)
         return found.tokens, found.values
+
+
+def _n_tokens(part: safe_open) -> int:
+    if "n_tokens" in part.keys():  # noqa: SIM118
+        return int(part.get_tensor("n_tokens"))
+    # Parts did not always say it; then it is known up to the last active token.
+    tokens = part.get_tensor("tokens").numpy()
+    return int(tokens.max()) + 1 if len(tokens) else 0

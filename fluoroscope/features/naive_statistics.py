@@ -55,8 +55,10 @@ def _position_share(values: np.ndarray, counted: np.ndarray) -> float:
     groups = [values[counted[:, p], p].astype(np.float64) for p in range(values.shape[1])]
     groups = [group for group in groups if len(group)]
     together = np.concatenate(groups) if groups else np.zeros(0)
-    if len(together) <= len(groups) or not together.any():
+    if not together.any():
         return 0.0
+    if len(together) <= len(groups):
+        return np.nan
     total = ((together - together.mean()) ** 2).sum()
     between = sum(len(group) * (group.mean() - together.mean()) ** 2 for group in groups)
     noise = (total - between) / (len(together) - len(groups))

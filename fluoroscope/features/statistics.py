@@ -1,7 +1,7 @@
 """What the activations of an SAE look like: per latent and per token position, exactly.
 
 Zeros are left out of means, deviations and quantiles, and counted in densities. A latent that was
-never active has a count of 0, and 0 in the place of the rest: nothing is NaN. Every sum is in
+never active has a count of 0, and 0 in the place of the rest, never NaN. Every sum is in
 float64 and over the float32 activations themselves; deviations are taken from the mean in a second
 look, so that a large mean costs no digits. `naive_statistics.py` says the same on dense arrays.
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.errors import ConfigError, MismatchError, NumericsError
 from fluoroscope.features import statistics_kernels as kernels
 from fluoroscope.features.activation_columns import LatentColumns
 from fluoroscope.sae.sparse_kernels import SparseLatents
@@ -87,7 +87,8 @@ class LatentStatistics:
     position_share: Float[np.ndarray, " s"]
     """Of a latent's variance over text tokens, zeros included, the share that lies between
     positions, less what chance would give (epsilon squared, Kelley 1935, PNAS 21: 554); around 0
-    where the position tells nothing."""
+    where the position tells nothing. NaN, but for latents that are never active, where the text
+    cannot tell, for no position has more than one text token."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +126,7 @@ class Rates(NamedTuple):
 
 def latent_statistics(columns: LatentColumns, layout: Layout) -> LatentStatistics:
     """All of an SAE's latents; holds a block of them and some numbers of each in memory."""
+    _check(columns, layout)
     every, text = layout.counted(EVERY).ravel(), layout.counted(TEXT).ravel()
     n_at = layout.counted(TEXT).sum(axis=0)
     levels = np.array(LEVELS)
@@ -157,7 +159,14 @@ def _latent_moments(found: Float[np.ndarray, "s c"], n_tokens: int) -> LatentMom
 
 def token_moments(latents: SparseLatents) -> TokenMoments:
     """Of each row of a batch."""
-    offsets, values = latents.offsets.cpu().numpy(), latents.values.detach().cpu().numpy()
+    offsets, values = latents.offsets.cpu().numpy(), latents.values.detach().float().cpu().numpy()
+    is_finite = np.isfinite(values)
+    if not is_finite.all():
+        first = int(latents.rows.cpu().numpy()[np.flatnonzero(~is_finite)[0]])
+        raise NumericsError(
+            f"Latents are not finite in row {first} of {latents.n_rows}. Load the model in float32 "
+            "or bfloat16."
+        )
     return TokenMoments(*kernels.row_moments(offsets, values))
 
 
@@ -168,8 +177,10 @@ def position_statistics(tokens: TokenMoments, layout: Layout, d_sae: int) -> Pos
         raise ConfigError(
             f"Moments of {tokens.count.size} tokens came for {shape[0]} sequences of {shape[1]}."
         )
+    # What stands behind the end of a sequence is no token of it.
     count, mean, squares = (
-        part.reshape(shape) for part in (tokens.count, tokens.mean, tokens.squares)
+        np.where(layout.exists, part.reshape(shape), 0)
+        for part in (tokens.count, tokens.mean, tokens.squares)
     )
     n, centre, spread = np.zeros(shape[1], np.int64), np.zeros(shape[1]), np.zeros(shape[1])
     for q in range(shape[0]):
@@ -193,6 +204,14 @@ def sequence_rates(
     columns: LatentColumns, layout: Layout, group: Int[np.ndarray, " q"], n_groups: int
 ) -> Rates:
     """How often latents are active in the sequences of each group; -1 is a sequence of none."""
+    _check(columns, layout)
+    if group.shape != (layout.n_sequences,):
+        raise MismatchError(
+            f"Each of {layout.n_sequences} sequences is of a group or of none (-1), got groups of "
+            f"shape {group.shape}."
+        )
+    if group.min() < -1 or group.max() >= n_groups:
+        raise ConfigError(f"Groups are -1 to {n_groups - 1}, got {group.min()} to {group.max()}.")
     text = layout.counted(TEXT)
     lengths = text.sum(axis=1)
     mean = np.zeros((columns.d_sae, n_groups))
@@ -220,19 +239,28 @@ def position_coefficients(
     columns: LatentColumns, layout: Layout, latents: Sequence[int]
 ) -> PositionCoefficients:
     """What a steering vector's coefficient would be if it were measured at one position alone."""
+    _check(columns, layout)
     text = layout.counted(TEXT)
     n = text.sum(axis=0)
-    sums, squares = (np.zeros((len(latents), layout.context)) for _ in range(2))
+    mean, squares = (np.zeros((len(latents), layout.context)) for _ in range(2))
     for i, latent in enumerate(latents):
         block = columns.block(latent, latent + 1)
         entries = (block.starts, block.tokens, block.values)
         row = slice(i, i + 1)
-        kernels.position_sums(*entries, text.ravel(), layout.context, sums[row], squares[row])
-    mean = sums / np.maximum(n, 1)
+        kernels.position_moments(*entries, text.ravel(), n, layout.context, mean[row], squares[row])
     # Each sequence gives one number a position, so these are over sequences.
-    variance = np.maximum(squares - n * mean**2, 0.0) / np.maximum(n - 1, 1)
+    variance = squares / np.maximum(n - 1, 1)
     error = np.where(n > 1, np.sqrt(variance / np.maximum(n, 1)), 0.0)
     return PositionCoefficients(n, mean, error)
+
+
+def _check(columns: LatentColumns, layout: Layout) -> None:
+    if layout.exists.size == 0:
+        raise ConfigError(
+            f"Statistics need a sequence and a position, got {layout.n_sequences} sequences of "
+            f"{layout.context}."
+        )
+    columns.check_tokens(layout.exists.size)
 
 
 def count_curves(

@@ -20,21 +20,19 @@ _serial: Any = njit(cache=True)
 
 
 @_serial
-def sort_by_latent(latents: Array, tokens: Array, values: Array, d_sae: int):
-    """Starts [s + 1], tokens and values in order of the latent; a counting sort, stable."""
-    starts = np.zeros(d_sae + 1, np.int64)
+def count_latents(latents, counts):
+    """Adds the entries of latent i to `counts[i + 1]`."""
     for latent in latents:
-        starts[latent + 1] += 1
-    for i in range(d_sae):
-        starts[i + 1] += starts[i]
-    place = starts[:-1].copy()
-    sorted_tokens = np.empty(len(tokens), tokens.dtype)
-    sorted_values = np.empty(len(values), values.dtype)
+        counts[latent + 1] += 1
+
+
+@_serial
+def place_by_latent(latents, tokens, values, place, out_tokens, out_values):
+    """A counting sort, stable: the next entry of latent i goes to `place[i]`."""
     for i in range(len(latents)):
         at = place[latents[i]]
-        sorted_tokens[at], sorted_values[at] = tokens[i], values[i]
+        out_tokens[at], out_values[at] = tokens[i], values[i]
         place[latents[i]] = at + 1
-    return starts, sorted_tokens, sorted_values
 
 
 @_loop
@@ -99,7 +97,8 @@ def column_moments(starts, tokens, values, is_counted, levels, out):
 @_loop
 def position_shares(starts, tokens, values, is_counted, n_at, context, out):
     """The share of each latent's variance over counted tokens that lies between positions, less
-    what chance would give (epsilon squared, Kelley 1935); `n_at` counted tokens stand at each.
+    what chance would give (epsilon squared, Kelley 1935); `n_at` counted tokens stand at each. 0 of
+    a latent that is never active; NaN where no position has more than one counted token.
     """
     n_positions, n_tokens = 0, 0
     for p in range(context):
@@ -114,7 +113,10 @@ def position_shares(starts, tokens, values, is_counted, n_at, context, out):
                 total += values[j]
                 n_active += 1
         out[i] = 0.0
-        if n_active == 0 or n_tokens <= n_positions:
+        if n_active == 0:
+            continue
+        if n_tokens <= n_positions:
+            out[i] = np.nan
             continue
         mean = total / n_tokens
         within_all, between = (n_tokens - n_active) * mean * mean, 0.0
@@ -157,11 +159,21 @@ def sequence_rates(starts, tokens, is_counted, length, group, context, n_groups,
 
 
 @_loop
-def position_sums(starts, tokens, values, is_counted, context, sums, squares):
-    """Sum and sum of squares of each latent at each position, over counted tokens."""
+def position_moments(starts, tokens, values, is_counted, n_at, context, mean, squares):
+    """Mean and sum of squared deviations of each latent at each position, over counted tokens,
+    zeros included; `n_at` counted tokens stand at each.
+    """
     for i in prange(len(starts) - 1):
+        n_active = np.zeros(context)
+        mean[i, :], squares[i, :] = 0.0, 0.0
         for j in range(starts[i], starts[i + 1]):
             if is_counted[tokens[j]]:
-                value = np.float64(values[j])
-                sums[i, tokens[j] % context] += value
-                squares[i, tokens[j] % context] += value * value
+                mean[i, tokens[j] % context] += values[j]
+                n_active[tokens[j] % context] += 1.0
+        for p in range(context):
+            if n_at[p]:
+                mean[i, p] /= n_at[p]
+                squares[i, p] = (n_at[p] - n_active[p]) * mean[i, p] ** 2
+        for j in range(starts[i], starts[i + 1]):
+            if is_counted[tokens[j]]:
+                squares[i, tokens[j] % context] += (values[j] - mean[i, tokens[j] % context]) ** 2

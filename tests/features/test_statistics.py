@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import is_dataclass
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluoroscope.core.errors import ConfigError, MismatchError, NumericsError
+from fluoroscope.core.tensors import read_tensors, write_tensors
 from fluoroscope.features import naive_statistics as naive
 from fluoroscope.features.activation_columns import ColumnsWriter, LatentColumns
 from fluoroscope.features.statistics import (
@@ -292,6 +294,173 @@ def test_count_curves_end_with_every_active_latent(tmp_path):
     at = 40
     active = moments.count > 0
     assert by_median[at] == (moments.median[active] <= thresholds[at]).sum()
+
+
+def test_columns_are_of_no_shorter_text_than_they_were_made_of(tmp_path):
+    layout = made_layout()
+    columns, _, _ = written(tmp_path, made_latents(layout), (0, 3, Q), 200)
+    assert columns.n_tokens == Q * P
+    short = Layout(layout.exists[:3], layout.is_text[:3])
+    narrow = Layout(layout.exists[:, : P // 2], layout.is_text[:, : P // 2])
+    for other, n in ((short, 3 * P), (narrow, Q * P // 2)):
+        said = f"of {Q * P} tokens, and what came is for {n}"
+        with pytest.raises(MismatchError, match=said):
+            latent_statistics(columns, other)
+        with pytest.raises(MismatchError, match=said):
+            position_coefficients(columns, other, [1])
+        with pytest.raises(MismatchError, match=said):
+            sequence_rates(columns, other, np.zeros(len(other.exists), int), 1)
+    none = Layout(np.ones((0, 4), bool), np.ones((0, 4), bool))
+    with pytest.raises(ConfigError, match="got 0 sequences of 4"):
+        latent_statistics(columns, none)
+
+
+def test_columns_know_tokens_in_which_nothing_was_active(tmp_path):
+    dense = made_latents(made_layout())
+    dense[-1] = 0.0
+    columns, _, _ = written(tmp_path, dense, (0, 3, Q), 200)
+    assert columns.n_tokens == Q * P
+    # Parts that do not say it know it up to their last active token.
+    for path in columns.parts:
+        parts = read_tensors(path)
+        write_tensors(path, {name: parts[name].clone() for name in ("starts", "tokens", "values")})
+    last = int(np.flatnonzero(dense.any(axis=2).ravel())[-1])
+    assert LatentColumns(columns.parts).n_tokens == last + 1
+
+
+def test_groups_are_of_the_sequences_that_there_are(tmp_path):
+    layout = made_layout()
+    columns, _, _ = written(tmp_path, made_latents(layout))
+    with pytest.raises(MismatchError, match=r"Each of 8 sequences .* shape \(7,\)"):
+        sequence_rates(columns, layout, np.zeros(7, int), 1)
+    for wrong in (2, -2):
+        with pytest.raises(ConfigError, match="Groups are -1 to 1, got"):
+            sequence_rates(columns, layout, np.array([0, 1, 0, wrong, 0, 0, 1, 1]), 2)
+
+
+def test_sequences_without_text_are_of_no_group(tmp_path):
+    layout = made_layout()
+    layout.is_text[3] = False
+    dense = made_latents(layout)
+    columns, _, _ = written(tmp_path, dense)
+    group = np.array([0, 0, 1, 1, 0, 0, 0, 0])
+    found = sequence_rates(columns, layout, group, 2)
+    assert found.n.tolist() == [6, 1]
+    assert_same(found, naive.sequence_rates(dense, layout, group, 2))
+
+
+def test_what_stands_behind_the_end_of_a_sequence_is_of_no_position(tmp_path):
+    layout = made_layout()
+    dense = np.full((Q, P, S), 0.5, np.float32)
+    dense[:, :, 0] = np.arange(P)
+    _, tokens, _ = written(tmp_path, dense)
+    assert not layout.exists.all()
+    assert_same(position_statistics(tokens, layout, S), naive.position_statistics(dense, layout))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_latents_of_any_precision_are_read(tmp_path, kind):
+    rows = sparse(np.array([[0.0, 1.5], [0.25, 3.0]], np.float32))
+    found = token_moments(rows.with_values(rows.values.to(kind)))
+    assert_equal_bits(found, token_moments(rows))
+    writer = ColumnsWriter(tmp_path, {"a": 2})
+    writer.add("a", rows.with_values(rows.values.to(kind)), 0)
+    writer.close()
+    assert LatentColumns(sorted((tmp_path / "a").iterdir())).latent(1)[1].tolist() == [1.5, 3.0]
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_moments_of_what_is_not_finite_are_refused(bad):
+    rows = sparse(np.ones((3, 2), np.float32))
+    values = rows.values.clone()
+    values[3] = bad
+    with pytest.raises(NumericsError, match="in row 1 of 3"):
+        token_moments(rows.with_values(values))
+
+
+def test_what_is_listed_with_zero_is_not_active(tmp_path):
+    rows = sparse(np.ones((3, 2), np.float32))
+    values = rows.values.clone()
+    values[[0, 3]] = 0.0
+    rows = rows.with_values(values)
+    assert token_moments(rows).count.tolist() == [1, 1, 2]
+    writer = ColumnsWriter(tmp_path, {"a": 2})
+    writer.add("a", rows, 0)
+    writer.close()
+    columns = LatentColumns(sorted((tmp_path / "a").iterdir()))
+    assert columns.counts.tolist() == [2, 2]
+    assert columns.latent(0)[0].tolist() == [1, 2]
+
+
+def test_tokens_that_four_bytes_cannot_tell_apart_are_refused(tmp_path):
+    writer = ColumnsWriter(tmp_path, {"a": 2})
+    rows = sparse(np.ones((3, 2), np.float32))
+    with pytest.raises(MismatchError, match="up to 4294967296; columns hold 4294967296"):
+        writer.add("a", rows, 2**32 - 2)
+    writer.add("a", rows, 2**32 - 3)
+
+
+def test_the_error_of_a_coefficient_keeps_its_digits_beside_a_large_mean(tmp_path):
+    layout = Layout(np.ones((50, 3), bool), np.ones((50, 3), bool))
+    dense = np.full((50, 3, 1), 1e5, np.float32)
+    dense[:, 1, 0] += np.arange(50, dtype=np.float32) / 128
+    dense[:20, 2, 0] = 0.0
+    columns, _, _ = written(tmp_path, dense, (0, 50))
+    found = position_coefficients(columns, layout, [0])
+    expected = dense[:, 1:, 0].astype(np.float64).std(axis=0, ddof=1) / 50**0.5
+    np.testing.assert_allclose(found.error[0, 1:], expected, rtol=1e-11)
+
+
+def test_one_sequence_has_no_error_of_a_mean_over_sequences(tmp_path):
+    layout = Layout(np.ones((1, 3), bool), np.ones((1, 3), bool))
+    columns, _, _ = written(tmp_path, np.ones((1, 3, 2), np.float32), (0, 1))
+    found = position_coefficients(columns, layout, [0])
+    assert found.n_tokens.tolist() == [0, 1, 1]
+    assert found.mean.tolist() == [[0, 1, 1]]
+    assert not found.error.any()
+
+
+def test_one_token_at_a_position_cannot_tell_what_the_position_does(tmp_path):
+    layout = Layout(np.ones((1, P), bool), np.ones((1, P), bool))
+    dense = np.zeros((1, P, 3), np.float32)
+    dense[0, :, 1] = np.arange(P)
+    dense[0, 0, 2] = 1.0
+    columns, _, _ = written(tmp_path, dense, (0, 1))
+    share = latent_statistics(columns, layout).position_share
+    # The third is active where no token is text.
+    np.testing.assert_array_equal(share, [0.0, np.nan, 0.0])
+    assert_same([share], [naive.latent_statistics(dense, layout).position_share])
+
+
+def test_a_writer_stays_within_the_memory_that_was_stated(tmp_path):
+    n, stated = 20_000, 3 << 20
+    offsets = torch.arange(0, n + 1, 10)
+    indices = torch.arange(10, dtype=torch.int32).repeat(n // 10)
+    rows = SparseLatents(offsets, indices, torch.rand(n) + 0.1, 1000)
+    writer = ColumnsWriter(tmp_path, {"a": 1000, "b": 1000}, stated)
+    writer.add("a", rows, 0)
+    writer.close()  # Compiled by now.
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for i in range(1, 30):
+            writer.add("a" if i < 20 else "b", rows, i * (n // 10))
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert writer.n_spills > 2
+    # What came last is counted after it was added.
+    assert stated / 2 < peak < stated + 20 * n
+
+
+def test_blocks_take_no_more_than_was_stated_unless_one_latent_does(tmp_path):
+    columns, _, _ = written(tmp_path, made_latents(made_layout()))
+    most = 4 * 8 * int(columns.counts.max()) // 3
+    blocks = list(columns.blocks(memory_bytes=most))
+    assert 1 < len(blocks) < S
+    for block in blocks:
+        n_latents = len(block.starts) - 1
+        assert 8 * len(block.tokens) <= most or n_latents == 1
 
 
 def test_moments_of_other_tokens_are_refused(tmp_path):
