@@ -8,7 +8,10 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten from `low` to `high`; 1, 2, 5 of each where that would be too few."""
+    """Powers of ten from `low` to `high`; 1, 2, 5 of each where that would be too few.
+
+    A short axis, such as one from 2.1 to 4.9, has evenly spaced round numbers instead.
+    """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     step = max(1, math.ceil((last - first) / 7))
     powers = [10.0**power for power in range(first, last + 1, step)]
@@ -16,17 +19,26 @@ def log_ticks(low: float, high: float) -> list[float]:
     if len(inside) >= 3:
         return inside
     finer = [factor * 10.0**power for power in range(first, last + 1) for factor in (1, 2, 5)]
-    return [tick for tick in finer if low <= tick <= high]
+    found = [tick for tick in finer if low <= tick <= high]
+    return found if len(found) >= 2 or low >= high else _even_ticks(low, high)
+
+
+def _even_ticks(low: float, high: float) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten: 2 at least, as ends are 2.4 to 6 steps apart."""
+    power = math.floor(math.log10((high - low) / 6))
+    step = next(s for f in (1, 2, 5, 10, 20) if 6 * (s := f * 10.0**power) >= high - low)
+    places = range(math.ceil(low / step), math.floor(high / step) + 1)
+    return [round(place * step, max(-power, 0)) for place in places]
 
 
 def log_text(tick: float) -> str:
     """`0.02`, `500`, and beyond three zeros `10⁻⁵`."""
     power = math.floor(math.log10(tick) + 1e-9)
     if -3 <= power <= 3:
-        return f"{tick:.{max(-power, 0)}f}"
-    factor = round(tick / 10.0**power)
+        return f"{tick:g}"
+    factor = f"{tick / 10.0**power:g}"
     base = "10" + str(power).translate(_SUPERSCRIPTS)
-    return base if factor == 1 else f"{factor}·{base}"
+    return base if factor == "1" else f"{factor}·{base}"
 
 
 def whole_ticks(values: np.ndarray) -> list[int] | None:

@@ -109,6 +109,30 @@ def test_a_log_axis_has_a_readable_number_of_ticks_inside(low, high):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (2.1, 4.9, ["2.5", "3", "3.5", "4", "4.5"]),
+        (5.5, 9.1, ["6", "7", "8", "9"]),
+        (1.05, 1.9, ["1.2", "1.4", "1.6", "1.8"]),
+        (2.1e-5, 3.2e-5, ["2.2·10⁻⁵", "2.4·10⁻⁵", "2.6·10⁻⁵", "2.8·10⁻⁵", "3·10⁻⁵", "3.2·10⁻⁵"]),
+        (6.0, 19.0, ["10", "15"]),
+        (3.1e4, 6.9e4, ["4·10⁴", "5·10⁴", "6·10⁴"]),
+    ],
+)
+def test_a_log_axis_between_powers_still_has_two_numbers(low, high, words):
+    assert [log_text(tick) for tick in log_ticks(low, high)] == words
+
+
+@pytest.mark.parametrize("ratio", [1.02, 1.1, 1.7, 2.6, 5.0])
+def test_no_log_axis_is_without_numbers_or_full_of_them(ratio):
+    for low in np.geomspace(1e-5, 1e5, 101):
+        ticks = log_ticks(low, low * ratio)
+        assert 2 <= len(ticks) <= 7
+        assert all(low <= tick * (1 + 1e-9) and tick <= low * ratio * (1 + 1e-9) for tick in ticks)
+        assert len({log_text(tick) for tick in ticks}) == len(ticks)
+
+
+@pytest.mark.parametrize(
     ("tick", "text"),
     [(1.0, "1"), (0.02, "0.02"), (0.001, "0.001"), (1e-5, "10⁻⁵"), (5e4, "5·10⁴"), (500.0, "500")],
 )
