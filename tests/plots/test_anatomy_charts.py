@@ -150,6 +150,17 @@ def test_outliers_are_few_and_the_largest():
     assert list(outliers(np.array([np.nan, 1.0, 200.0]), above=100.0)) == [2]
 
 
+def test_outliers_of_deviation_are_named_beside_those_of_the_mean_and_none_twice():
+    means = np.ones((1, 200)) + 0.01 * _numbers(1, 200)
+    stds = np.ones((1, 200)) + 0.01 * _numbers(1, 200, seed=1)
+    means[0, 20:40] = 50.0 + np.arange(20.0)
+    stds[0, [39, 70, 80]] = 9.0, 8.0, 7.0
+    (points,) = position_mean_against_std(["Layer 0"], means, stds).panels[0].marks
+    texts = list(points.annotations.values())
+    assert {"39", "38", "70", "80"} <= set(texts)
+    assert len(set(texts)) == len(texts) == MOST_OUTLIERS
+
+
 def test_a_position_where_nothing_was_active_has_no_point():
     means = np.array([[5.0, 1.0, 0.0, np.nan, 2.0]])
     chart = position_means(["Layer 0"], means, with_bos=True)
@@ -167,9 +178,19 @@ def test_smoothed_means_are_means_of_ten_positions_at_their_middle():
 
 def test_a_gap_is_left_out_of_a_moving_mean():
     _, y = moving_mean(np.array([1.0, np.nan, 3.0, np.nan, np.nan, np.nan]), 2, 0)
-    assert list(y) == [1.0, 3.0, 3.0]
-    x, _ = moving_mean(np.where(np.arange(40) < 20, 1.0, np.nan), 10, 0)
-    assert x[-1] == 15 + 4.5
+    np.testing.assert_array_equal(y, [1.0, 3.0, 3.0, np.nan, np.nan])
+    x, y = moving_mean(np.where(np.arange(40) < 20, 1.0, np.nan), 10, 0)
+    assert x[np.isfinite(y)][-1] == 15 + 4.5
+
+
+def test_a_smoothed_line_is_not_drawn_across_a_gap():
+    measured = np.where((np.arange(100) > 30) & (np.arange(100) < 70), np.nan, 2.0)
+    line = smoothed_position_means(["Layer 0"], measured[None]).panels[0].marks[0]
+    y, x = np.asarray(line.y), np.asarray(line.x)
+    # Wherever the line has two neighbours they are one position apart.
+    np.testing.assert_array_equal(np.diff(x), 1.0)
+    assert np.isnan(y[(x > 36) & (x < 64)]).all()
+    assert np.isfinite(y[(x < 30) | (x > 70)]).all()
 
 
 def test_deciles_are_clouds_in_mako_with_one_legend():
@@ -191,6 +212,18 @@ def test_latents_that_are_never_active_have_no_point_and_are_counted():
         assert chart.panels[0].note == "2 of 4 latents never active"
     points = latent_mean_against_density(["Layer 0"], means, means / 10).panels[0].marks[0]
     assert list(np.asarray(points.x)) == [2.0, 3.0]
+
+
+def test_figures_of_all_layers_in_one_say_how_many_latents_they_leave_out():
+    means = np.array([[0.0, 2.0, 3.0, np.nan], [1.0, 2.0, 0.0, 4.0]])
+    stds = np.array([[0.0, 0.0, 1.0, np.nan], [1.0, 2.0, 0.0, 4.0]])
+    names = layer_names(range(2))
+    assert latent_mean_densities(names, means).panels[0].note == "3 of 8 latents never active"
+    (panel,) = latent_mean_against_std(names, means, stds).panels
+    assert panel.note == "4 of 8 latents have no deviation, or no mean"
+    assert sum(len(mark.x) for mark in panel.marks) == 4
+    (panel,) = latent_mean_against_std(names[:1], [np.ones(3)], [np.ones(3)]).panels
+    assert panel.note == ""
 
 
 def test_a_histogram_of_densities_counts_every_active_latent():

@@ -1,7 +1,7 @@
 """Sizes and frequencies of latents (F8 to F12).
 
 A latent that is never active has a mean, count and density of 0 (or NaN) and no place on a log
-axis; panels say how many there are.
+axis; panels of F8 to F10 say how many there are. F11 and F12 count active latents alone.
 """
 
 from collections.abc import Sequence
@@ -79,8 +79,9 @@ def latent_mean_densities(names: Sequence[str], means: PerLayer) -> Chart:
         x = 10.0**places
         marks.append(Line(name, x, heights, floor, heights, color=shades[name], opacity=0.7))
     top = max((float(np.max(mark.y)) for mark in marks if isinstance(mark, Line)), default=1.0)
+    note = dead_note(sum(map(len, active)), sum(map(len, means)))
     return one_panel(
-        titled_panel("", marks),
+        titled_panel("", marks, note),
         "Distribution of the latents' mean activations",
         _MEAN,
         Axis("density of latents a decade", limits=(0, 1.05 * top)),
@@ -90,18 +91,23 @@ def latent_mean_densities(names: Sequence[str], means: PerLayer) -> Chart:
 def latent_mean_against_std(names: Sequence[str], means: PerLayer, stds: PerLayer) -> Chart:
     """F10: mean (x, log) and standard deviation (y, log) of the non-zero activations.
 
-    A point a latent, a colour a layer. A latent that was active once has no deviation.
+    A point a latent, a colour a layer. A latent that was active once has no deviation; like one
+    that was never active it has no point.
     """
     check_layers(names, means=means, stds=stds)
     shades = layer_colors(names)
     marks: list[Mark] = []
+    n_shown, n_latents = 0, sum(map(len, means))
     for name, mean, std in zip(names, means, stds, strict=True):
         kept = drawable(mean, std, positive=True)
+        n_shown += len(kept)
         if kept.size:
             size = point_size(len(means) * len(mean))
             marks.append(Scatter(name, mean[kept], std[kept], color=shades[name], size=size))
+    without = f"{n_latents - n_shown:,} of {n_latents:,} latents have no deviation, or no mean"
+    note = without if n_shown < n_latents else ""
     return one_panel(
-        titled_panel("", marks, absent="no latent was active twice"),
+        titled_panel("", marks, note, absent="no latent was active twice"),
         "Mean and standard deviation of each latent's activations",
         _MEAN,
         Axis("standard deviation", log=True),

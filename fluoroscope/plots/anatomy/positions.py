@@ -6,6 +6,7 @@ position at which nothing was active, and has no point.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from jaxtyping import Int, Real
@@ -50,7 +51,9 @@ def position_mean_against_std(
         shown = shown[shown >= first_position]
         far = list(outliers(mean[shown], outlier_above))
         if outlier_above is None:
-            far += list(outliers(std[shown]))
+            # By turns, so that means do not take all the places from deviations.
+            turns = zip_longest(far, outliers(std[shown]))
+            far = list(dict.fromkeys(i for turn in turns for i in turn if i is not None))
         texts = {int(i): str(shown[i]) for i in far[:MOST_OUTLIERS]}
         marks = position_points("position", mean[shown], std[shown], shown, 20, texts)
         panels.append(titled_panel(name, marks))
@@ -101,7 +104,7 @@ def smoothed_position_means(
     marks: list[Mark] = []
     for name, mean in zip(names, measured(means), strict=True):
         x, y = moving_mean(mean, window, first_position)
-        if x.size:
+        if np.isfinite(y).any():
             marks.append(Line(name, x, y, color=shades[name], opacity=0.7))
     return one_panel(
         titled_panel("", marks),
@@ -186,7 +189,10 @@ def position_points(
 def moving_mean(
     values: Real[np.ndarray, " positions"], window: int, first_position: int
 ) -> tuple[Real[np.ndarray, " places"], Real[np.ndarray, " places"]]:
-    """Middles and means of all stretches of `window` positions, which is cut to what there is."""
+    """Middles and means of all stretches of `window` positions, which is cut to what there is.
+
+    The mean is NaN where fewer than half of a stretch were measured, so that a line has a gap.
+    """
     kept = np.asarray(values, np.float64)[first_position:]
     window = min(window, len(kept))
     if window < 1:
@@ -196,8 +202,7 @@ def moving_mean(
     n = present.sum(axis=1)
     sums = np.where(present, stretches, 0.0).sum(axis=1)
     middles = first_position + np.arange(len(stretches)) + (window - 1) / 2
-    kept_here = 2 * n >= window
-    return middles[kept_here], sums[kept_here] / n[kept_here]
+    return middles, np.divide(sums, n, out=np.full(len(n), np.nan), where=2 * n >= window)
 
 
 def _has_towering_bos(means: PerLayer) -> bool:
