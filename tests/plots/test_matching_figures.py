@@ -9,7 +9,7 @@ from fluoroscope.plots.anatomy.matching import (
     match_distributions,
 )
 from fluoroscope.plots.marks import Heatmap, Histogram, Line
-from fluoroscope.plots.matplotlib_renderer import save_chart
+from fluoroscope.plots.matplotlib_renderer import matplotlib_figure, save_chart
 from fluoroscope.plots.plotly_renderer import plotly_figures
 
 WAYS = ("decoder, A to B", "decoder, B to A", "encoder, A to B", "encoder, B to A")
@@ -65,6 +65,29 @@ def test_the_axis_holds_every_cosine():
     assert low <= -0.43
     assert high == 1
     assert np.sum(chart.panels[0].marks[0].counts) == pytest.approx(1)
+
+
+def test_the_axis_holds_the_threshold_and_chance_below_all_cosines():
+    expected = {"decoder": 0.31}
+    charts = [
+        match_distributions({"decoder": np.array([[0.95], [0.97]])}, {}),
+        match_distributions({"decoder": np.array([[0.95]])}, {}, expected),
+        assignment_histogram({"decoder": np.array([0.95, 0.97])}),
+        assignment_histogram({"decoder": np.array([0.95])}, expected=expected),
+    ]
+    for chart, lowest in zip(charts, (0.7, 0.31, 0.7, 0.31), strict=True):
+        low, high = chart.x.limits
+        assert low < lowest < high
+
+
+def test_a_panel_with_nothing_to_draw_says_so():
+    chart = match_distributions({"decoder": np.full((2, 1), np.nan)}, {})
+    assert (list(chart.panels[0].marks), chart.panels[0].note) == ([], "no live latent")
+    chart = assignment_histogram({"decoder": np.array([0.5]), "encoder": np.empty(0)})
+    assert [panel.note for panel in chart.panels] == ["", "no pairs"]
+    assert list(chart.panels[1].marks) == []
+    for axes, words in zip(matplotlib_figure(chart).axes, ([], ["no pairs"]), strict=True):
+        assert [text.get_text() for text in axes.texts] == words
 
 
 def test_equal_cosines_have_a_curve_that_ends_at_one():

@@ -39,7 +39,8 @@ def match_distributions(
     follows from numbers and width. Curves are Gaussian kernel densities as wide as a bar: usual
     rules for the width expect one hump, and cosines have two where something is shared.
     """
-    edges = _edges([*cosines.values(), *nulls.values()])
+    lines_at = [threshold, *(expected or {}).values()]
+    edges = _edges([*cosines.values(), *nulls.values()], lines_at)
     panels: list[Panel] = []
     for name, of_latents in cosines.items():
         lines = [Reference(threshold, f"{threshold:g}", axis="x")]
@@ -48,7 +49,8 @@ def match_distributions(
         shares = (of_latents[:, 0] > threshold)[~np.isnan(of_latents[:, 0])]
         above = f"{shares.mean():.1%} above {threshold:g}" if len(shares) else "no live latent"
         marks = [*_random(nulls.get(name), edges), *_ranked(of_latents, edges)]
-        panels.append(Panel(marks, f"{name}: {above}", lines))
+        # Without a latent or a null there is only the title and the lines.
+        panels.append(Panel(marks, f"{name}: {above}", lines, "" if marks else "no live latent"))
     return Chart(
         panels,
         Axis("cosine", limits=(edges[0], edges[-1])),
@@ -70,9 +72,13 @@ def assignment_histogram(
     with the threshold in dashed red and, where it is given, what random directions have at most
     in the mean.
     """
-    edges = _edges(cosines.values())
+    edges = _edges(cosines.values(), [threshold, *(expected or {}).values()])
     panels: list[Panel] = []
     for name, of_pairs in cosines.items():
+        chance = () if expected is None else (Reference(expected[name], "random", axis="x"),)
+        if not len(of_pairs):
+            panels.append(Panel((), name, chance, note="no pairs"))
+            continue
         pairs = Histogram.of("pairs", of_pairs, edges)
         top = float(np.max(np.asarray(pairs.counts))) or 1.0
         line = Line(
@@ -82,8 +88,7 @@ def assignment_histogram(
             style="dashed",
             color=THRESHOLD_RED,
         )
-        chance = () if expected is None else (Reference(expected[name], "random", axis="x"),)
-        share = f"{(of_pairs > threshold).mean():.1%}" if len(of_pairs) else "none"
+        share = f"{(of_pairs > threshold).mean():.1%}"
         panels.append(Panel([pairs, line], f"{name}: {share} above {threshold:g}", chance))
     return Chart(
         panels,
@@ -179,9 +184,9 @@ def _density(
     return places, kernel @ counts / len(values)
 
 
-def _edges(parts: Iterable[np.ndarray]) -> Float[np.ndarray, " _"]:
-    """Of bars up to 1 from a tenth below all values."""
+def _edges(parts: Iterable[np.ndarray], lines: Sequence[float]) -> Float[np.ndarray, " _"]:
+    """Of bars up to 1 from a tenth below all values, and from clearly below all lines."""
     values = np.concatenate([np.empty(0), *(np.asarray(part, float).ravel() for part in parts)])
     values = values[~np.isnan(values)]
-    low = min(float(values.min()) if len(values) else 0.0, 0.9)
+    low = min(float(values.min()) if len(values) else 0.0, 0.9, *(at - 0.02 for at in lines))
     return np.linspace(np.floor(10 * low) / 10, 1.0, _N_BARS + 1)
