@@ -10,6 +10,8 @@ from jaxtyping import Float
 # To the right of a point, its left, above, below, and its corners; then the same further away.
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _DISTANCES = (0.5, 2.0, 3.5, 5.0)
+# Lines that stay free around words: widths are guesses, and touching numbers read as one.
+_MARGIN = 0.25
 
 _Box = tuple[float, float, float, float]
 
@@ -39,24 +41,23 @@ def label_places(
     points: Float[np.ndarray, "points 2"],
     widths: Sequence[float],
     line: tuple[float, float],
-) -> list[LabelPlace]:
-    """A place for the words of each point.
+) -> list[LabelPlace | None]:
+    """A place for the words of each point; None where they fit nowhere.
 
     Points, widths of the words, and the height of a line (in shares of the panel's width, and of
     its height) are in shares of the panel. The first place is taken that is inside the panel and
-    clear of the other points and of words that were placed before; where there is none, the first.
+    clear of the other points and of words that were placed before.
     """
     taken: list[_Box] = []
-    chosen: list[LabelPlace] = []
+    chosen: list[LabelPlace | None] = []
     marks = [_around(point, line) for point in points]
     ways = [LabelPlace(far * x, far * y) for far, (x, y) in product(_DISTANCES, _DIRECTIONS)]
     for i, (point, width) in enumerate(zip(points, widths, strict=True)):
         others = [*taken, *marks[:i], *marks[i + 1 :]]
         boxes = [_box(point, width, line, way) for way in ways]
         free = [k for k, box in enumerate(boxes) if _is_inside(box) and not _meets(box, others)]
-        best = free[0] if free else 0
-        chosen.append(ways[best])
-        taken.append(boxes[best])
+        chosen.append(ways[free[0]] if free else None)
+        taken += [_wider(boxes[k], line) for k in free[:1]]
     return chosen
 
 
@@ -74,6 +75,11 @@ def _around(point: Float[np.ndarray, " 2"], line: tuple[float, float]) -> _Box:
     """The point itself, as large as a third of a line."""
     x, y = float(point[0]), float(point[1])
     return (x - line[0] / 6, x + line[0] / 6, y - line[1] / 6, y + line[1] / 6)
+
+
+def _wider(box: _Box, line: tuple[float, float]) -> _Box:
+    x, y = _MARGIN * line[0], _MARGIN * line[1]
+    return (box[0] - x, box[1] + x, box[2] - y, box[3] + y)
 
 
 def _is_inside(box: _Box) -> bool:

@@ -45,6 +45,8 @@ def draw_annotations(axes: Axes, chart: Chart, panel: Panel, mark: Scatter) -> N
     leader = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6}
     found = label_places(np.stack(shares, axis=1), words, lines)
     for (index, text), place in zip(texts.items(), found, strict=True):
+        if place is None:
+            continue
         axes.annotate(
             text,
             (x[index], y[index]),
@@ -211,6 +213,9 @@ def _draw_heatmap(axes: Axes, mark: Heatmap, sheet: Sheet) -> None:
         return
     size = 7 * sheet.scale
     for (row, column), value in np.ndenumerate(values):
+        if not np.isfinite(value):
+            axes.text(column, row, "–", ha="center", va="center", color=INK, fontsize=size)
+            continue
         red, green, blue, _ = ramp((value - low) / (high - low))
         is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         ink = "white" if is_dark else INK

@@ -65,6 +65,8 @@ def add_annotations(figure: go.Figure, chart: Chart, panel: Panel, mark: Scatter
     is_log = chart.axis("x", panel).log, chart.axis("y", panel).log
     places = label_places(points, words, lines)
     for text, at_x, at_y, place in zip(texts, x, y, places, strict=True):
+        if place is None:
+            continue
         figure.add_annotation(
             text=escape(text),
             # Plotly places words on a log axis by the logarithm.

@@ -21,6 +21,7 @@ from fluoroscope.plots.marks import Heatmap, Histogram
 from fluoroscope.plots.matplotlib_renderer import matplotlib_figure
 from fluoroscope.plots.palettes import PLAIN_GREY
 from fluoroscope.plots.plotly_renderer import plotly_figures
+from fluoroscope.plots.style import INK
 
 FIGURES = {
     "SAE losses": lambda names, a: sae_losses_by_position(
@@ -109,6 +110,12 @@ def test_the_clean_model_is_grey_in_every_figure_of_ablations():
     assert ce.color_bar.label == "token index"
 
 
+def test_a_layer_of_which_nothing_was_measured_says_so_beside_the_clean_line():
+    chart = ce_by_position(["a", "b"], GOOD[0], [GOOD[1], np.full(20, np.nan)])
+    assert [panel.note for panel in chart.panels] == ["", "nothing was measured"]
+    assert [mark.name for mark in chart.panels[1].marks] == ["clean"]
+
+
 def test_the_last_position_has_no_next_token_and_no_point():
     clean = np.append(GOOD[0, :-1], np.nan)
     points = ce_by_position(["a"], clean, [clean]).panels[0].marks[0]
@@ -121,7 +128,9 @@ def test_shares_are_medians_and_percentiles_over_latents_that_are_there():
         position_shares(["Layer 7"], {"clean": shares}, null=np.array([0.01])).panels[0].marks
     )
     np.testing.assert_allclose([line.low[0], line.y[0], line.high[0]], [0.1, 0.5, 0.9])
-    assert null.y[0] == 0.01
+    assert (null.name, null.y[0]) == ("chance", 0.01)
+    zero = position_shares(["Layer 7"], {"clean": shares}, null=np.zeros(1)).panels[0].marks[1]
+    assert zero.name == "chance (0)"
     # Of one layer alone the band has a width all the same.
     assert line.x[1] > line.x[0]
 
@@ -148,6 +157,22 @@ def test_latents_of_one_slice_alone_are_counted_beside_the_diagonal():
     panel = densities_on_two_slices(["Layer 0"], one, other).panels[0]
     assert panel.note == "2 latents active on one slice alone"
     np.testing.assert_array_equal(np.asarray(panel.marks[1].x), np.asarray(panel.marks[1].y))
+
+
+def test_titles_of_ablations_promise_nothing_of_what_the_variants_are():
+    for figure in (overlaid_position_means, overlaid_position_densities):
+        title = figure(["a"], {"clean": GOOD[:1], "SAEs spliced in": GOOD[:1]}).title
+        assert title.endswith(", clean and ablated")
+
+
+def test_cross_heatmaps_are_of_saes_on_texts_and_a_missing_cell_is_a_dash_in_ink():
+    values = np.array([[0.9, np.nan]])
+    chart = cross_heatmaps(["seed 1"], ["books", "code"], values, values, values)
+    assert (chart.x.label, chart.y.label) == ("text", "SAEs")
+    assert chart.title == "SAEs of each set, judged on each text"
+    cells = {text.get_text(): text.get_color() for text in matplotlib_figure(chart).axes[0].texts}
+    assert cells["–"] == INK
+    assert set(cells) == {"0.900", "–"}
 
 
 def test_cross_heatmaps_have_their_ramps_limits_and_centre():

@@ -161,6 +161,34 @@ def test_words_stand_inside_the_panel_and_clear_of_each_other():
             assert apart or one[2] >= other[3] or other[2] >= one[3]
 
 
+def test_words_never_touch_and_those_that_fit_nowhere_are_left_out():
+    points, line = np.full((12, 2), 0.5) + np.linspace(0, 0.01, 12)[:, None], (0.1, 0.12)
+    found = label_places(points, [0.2] * 12, line)
+    assert None in found
+    boxes = []
+    for (x, y), place in zip(points, found, strict=True):
+        if place is None:
+            continue
+        at_x, at_y = x + place.right * line[0], y + place.up * line[1]
+        left = at_x - {"left": 0, "center": 0.1, "right": 0.2}[place.horizontal]
+        low = at_y - {"bottom": 0, "center": 0.06, "top": 0.12}[place.vertical]
+        boxes.append((left, left + 0.2, low, low + 0.12))
+    assert len(boxes) > 3
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            aside = max(one[0] - other[1], other[0] - one[1])
+            above = max(one[2] - other[3], other[2] - one[3])
+            assert aside > 0.02 or above > 0.02
+
+
+def test_words_that_fit_nowhere_are_drawn_nowhere():
+    crowd = Scatter("s", np.zeros(40), np.zeros(40), annotations={i: f"{i:06}" for i in range(40)})
+    chart = Chart([Panel([crowd])] * 12, columns=4)
+    for axes in matplotlib_figure(chart).axes[:1]:
+        assert 1 < len(_texts(axes)) < 40
+    assert 1 < len(plotly_figures(chart)[0].layout.annotations) < 40
+
+
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
     [

@@ -39,7 +39,7 @@ def overlaid_position_means(
     `variants` are such as `{"clean": ..., "position embeddings zeroed": ...}`; the first is grey.
     """
     there = {variant: measured(part) for variant, part in variants.items()}
-    title = "Mean activation at each position, with positions and without"
+    title = "Mean activation at each position, clean and ablated"
     return _overlaid(names, there, first_position, title, Axis("mean activation"))
 
 
@@ -47,7 +47,7 @@ def overlaid_position_densities(
     names: Sequence[str], variants: Variants, *, first_position: int = 1
 ) -> Chart:
     """Share of active latents (y) at each position (x), a line a variant, a panel a layer."""
-    title = "Density at each position, with positions and without"
+    title = "Density at each position, clean and ablated"
     return _overlaid(names, variants, first_position, title, Axis("density"))
 
 
@@ -76,8 +76,8 @@ def position_shares(
 ) -> Chart:
     """Share of latents' variance that their position explains (y), by layer (x).
 
-    Lines are medians over latents, bands the percentiles `ends` of them, `null` what shuffled
-    positions give. Latents that were never active should be NaN.
+    Lines are medians over latents, bands the percentiles `ends` of them, `null` what chance gives
+    (0 for epsilon squared). Latents that were never active should be NaN.
     """
     check_layers(names, **shares)
     marks: list[Mark] = []
@@ -91,7 +91,8 @@ def position_shares(
         ).T
         marks.append(layer_line(variant, Estimates(middle, low, high), shade))
     if null is not None and np.isfinite(null).any():
-        marks.append(layer_line("chance", Estimates(null), PLAIN_GREY, "dashed"))
+        chance = "chance" if np.any(null) else "chance (0)"
+        marks.append(layer_line(chance, Estimates(null), PLAIN_GREY, "dashed"))
     return one_panel(
         titled_panel("", marks, absent=NO_LATENT),
         "Share of each latent's variance between positions "

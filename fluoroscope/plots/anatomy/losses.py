@@ -88,7 +88,7 @@ def ce_under_ablations(
         _against_clean(name, clean, values, "ablated", first_position)
         for name, values in ablated.items()
     ]
-    return _loss_grid(panels, "Cross-entropy under ablations of position", len(clean))
+    return _loss_grid(panels, "Cross-entropy under ablations", len(clean))
 
 
 def _against_clean(
@@ -107,7 +107,8 @@ def _against_clean(
     if np.isfinite(clean[first_position:]).any():
         line = Line("clean", x, clean[first_position:], color=PLAIN_GREY, opacity=0.8)
         marks = [*marks, line]
-    return titled_panel(title, marks, absent=NO_VALUE)
+    # The clean model's line alone must not pass for a layer without a cost.
+    return titled_panel(title, marks, "" if shown.size else NO_VALUE, absent=NO_VALUE)
 
 
 def _loss_grid(panels: Sequence[Panel], title: str, context: int) -> Chart:

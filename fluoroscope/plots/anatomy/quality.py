@@ -1,4 +1,4 @@
-"""How good the SAEs are: by layer, and of data sets against data sets (F19)."""
+"""How good the SAEs are: by layer, and sets of SAEs against texts (F19)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -47,9 +47,10 @@ def cross_heatmaps(
     l2: Real[np.ndarray, "train evaluation"],
     ce_difference: Real[np.ndarray, "train evaluation"],
 ) -> Chart:
-    """F19: data set of training (rows) against data set of evaluation (columns), three panels.
+    """F19: sets of SAEs (rows; by seed, architecture or data set) against texts (columns).
 
-    Explained variance from 0.8 to 1 (or lower, where it is), L2 loss, and CE difference around 0.
+    Three panels: explained variance from 0.8 to 1 (or lower, where it is), L2 loss, and CE
+    difference around 0.
     """
     lowest = np.nanmin(explained, initial=_LOWEST_EXPLAINED)
     highest = np.nanmax(explained, initial=1.0)
@@ -72,8 +73,8 @@ def cross_heatmaps(
             center=0.0,
         ),
     ]
-    title = "SAEs of each data set, judged on each"
-    x, y = Axis("evaluation set"), Axis("training set")
+    title = "SAEs of each set, judged on each text"
+    x, y = Axis("text"), Axis("SAEs")
     return layer_grid(panels, title, x, y, legend=False)
 
 
