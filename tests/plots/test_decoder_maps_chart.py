@@ -53,6 +53,8 @@ def test_one_layer_and_an_empty_layer_are_drawn_on_paper_and_screen(tmp_path):
         save_chart(chart, tmp_path / f"{i}.png")
         assert len(plotly_figures(chart)) == len(chart.panels)
     assert len(layer_maps(alone).panels[0].marks) == 1
+    notes = {panel.title: panel.note for panel in layer_maps(empty).panels if panel.note}
+    assert notes == {"Layer 3": "no latent of this layer"}
 
 
 def test_axes_say_how_much_of_the_variance_they_hold():

@@ -50,7 +50,8 @@ def layer_maps(
         own = Scatter(
             name, dots[:, 0], dots[:, 1], words, color=colors[name], size=_size(len(dots))
         )
-        panels.append(Panel([*behind, own], name))
+        note = "" if len(dots) else "no latent of this layer"
+        panels.append(Panel([*behind, own], name, note=note))
     x, y = _axes(places, axes)
     return layer_grid(panels, "Decoder directions of each layer, on one plane", x, y, legend=False)
 
