@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from fluoroscope.core.storage import atomic_path
 from fluoroscope.plots.palettes import LAYER_PALETTE, PLAIN_GREY, channels, palette_colors
@@ -69,8 +69,9 @@ def layer_animation(
         f"{title or 'Map'}: {places.shape[1]:,} dots move from {layers[0]} to {layers[-1]} in "
         f"{n_frames} frames, on axes that stay the same."
     )
-    named = dict(zip(layers, stills, strict=True))
-    return Animation(_gif(frames, stills, fps, loop), named, alt)
+    gif = _gif(frames, stills, fps, loop)
+    named = dict(zip(layers, _merged(gif, stills, n_frames), strict=True))
+    return Animation(gif, named, alt)
 
 
 def save_animation(animation: Animation, path: Path) -> None:
@@ -211,6 +212,15 @@ def _gif(frames: Sequence[Image.Image], stills: Sequence[int], fps: float, loop:
         optimize=False,
     )
     return found.getvalue()
+
+
+def _merged(gif: bytes, frames: Sequence[int], n_frames: int) -> list[int]:
+    """Where `frames` of the `n_frames` drawn are: of equal ones Pillow keeps one, for longer."""
+    with Image.open(BytesIO(gif)) as image:
+        durations = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
+    ends = np.cumsum(durations)
+    middles = (np.asarray(frames) + 0.5) * ends[-1] / n_frames
+    return np.searchsorted(ends, middles).tolist()
 
 
 def _palette(sampled: Sequence[Image.Image]) -> np.ndarray:

@@ -42,6 +42,20 @@ def test_no_frame_is_lost_though_no_dot_moves():
         assert image.n_frames == 150
 
 
+def test_stills_are_found_though_equal_frames_became_one():
+    """Of 300 frames in which next to nothing moves, some are alike and are merged."""
+    places = np.repeat(PLACES[:1], 2, axis=0)
+    made = layer_animation(places, LAYERS[1:], n_frames=300)
+    with Image.open(BytesIO(made.gif)) as image:
+        assert image.n_frames < 300
+        assert made.stills["Layer 5"] == image.n_frames - 1
+    few = layer_animation(places, LAYERS[1:], n_frames=2)
+    for layer, frame in made.stills.items():
+        words = [pixels(gif_frame(one.gif, one.stills[layer]))[:70] for one in (made, few)]
+        # The name of the layer alone, without an arrow to the next.
+        assert (np.abs(words[0] - words[1]) > 64).mean() == 0, (layer, frame)
+
+
 def test_the_same_arrays_are_the_same_bytes(made):
     again = layer_animation(PLACES, LAYERS, ("PC 1", "PC 2"), "Rows", n_frames=11, fps=5, loop=3)
     assert again.gif == made.gif
