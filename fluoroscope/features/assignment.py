@@ -190,6 +190,7 @@ def _pair_rest(
         # Every so-many-th: a part has no fewer columns than rows, as the whole has not.
         those = slice(part, None, n_parts)
         some = free[those]
-        costs = -kernels.all_cosines(a.rows[rows[those]], b.rows[some])
+        costs = kernels.all_cosines(a.rows[rows[those]], b.rows[some])
+        np.negative(costs, out=costs)
         chosen[those] = some[linear_sum_assignment(costs)[1]]
     return chosen

@@ -191,6 +191,8 @@ def _plane(
     axes = vectors[:, ::-1]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
     total = float(np.trace(spread))
+    # Rows have length 1: of rows that are all the same this is what rounding leaves.
+    total = total if total > 1e-24 * n else 0.0
     first, second = (max(float(value), 0.0) / total if total else 0.0 for value in values[::-1])
     return centre, axes, (first, second)
 

@@ -80,10 +80,13 @@ def expected_maximum(m: int, d_model: int) -> float:
     _check(m, d_model)
     # Below `low` the power is nothing, above `high` it is one.
     low, high = _quantile(-_LOG_NEVER / m, d_model), _quantile(np.exp(_LOG_NEVER) / m, d_model)
-    t = low + (high - low) * (_NODES + 1) / 2
+    # Over the angle: in two dimensions the density of the cosine is infinite at its ends.
+    widest, narrowest = np.arccos(low), np.arccos(high)
+    angle = narrowest + (widest - narrowest) * (_NODES + 1) / 2
     with np.errstate(divide="ignore"):  # No cosine is below -1: the logarithm of none.
-        power = np.exp(m * np.log1p(-_above(t, d_model)))
-    return float(high - (high - low) / 2 * (_WEIGHTS * power).sum())
+        power = np.exp(m * np.log1p(-_above(np.cos(angle), d_model)))
+    below = (_WEIGHTS * power * np.sin(angle)).sum()
+    return float(high - (widest - narrowest) / 2 * below)
 
 
 def approximate_maximum(m: int, d_model: int) -> float:

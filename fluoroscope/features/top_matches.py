@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
 from fluoroscope.core.errors import ConfigError, NumericsError
@@ -41,11 +41,16 @@ class Directions:
     """With those that are dead."""
 
     @classmethod
-    def of(
-        cls, weights: Float[Tensor, "n d"], dead: Bool[np.ndarray, " n"] | None = None
-    ) -> "Directions":
-        """Of rows of weights; dead are those of length 0 and those marked so."""
+    def of(cls, weights: Float[Tensor, "n d"], dead: np.ndarray | None = None) -> "Directions":
+        """Of rows of weights; dead are those of length 0 and those marked True in `dead` [n]."""
         values = weights.detach().float().cpu().numpy()
+        dead = np.zeros(len(values), bool) if dead is None else np.asarray(dead)
+        if dead.shape != (len(values),) or dead.dtype != np.bool_:
+            # Indices would be taken for marks, and numbers negate to numbers.
+            raise ConfigError(
+                f"Dead latents are marked by {len(values)} values of True or False, got "
+                f"{dead.shape} of {dead.dtype}."
+            )
         rows, lengths = kernels.unit_rows(values)
         if not np.isfinite(lengths).all():
             first = int(np.flatnonzero(~np.isfinite(lengths))[0])
@@ -53,7 +58,7 @@ class Directions:
                 f"Weights must be finite to have a direction; those of latent {first} (and "
                 f"{int((~np.isfinite(lengths)).sum()) - 1} others) are not. Is the SAE damaged?"
             )
-        is_live = lengths > 0 if dead is None else (lengths > 0) & ~dead
+        is_live = (lengths > 0) & ~dead
         latents = np.flatnonzero(is_live).astype(np.int32)
         return cls(rows if is_live.all() else rows[latents], latents, len(values))
 

@@ -142,3 +142,13 @@ def test_what_has_no_map_is_refused():
         decoder_map(decoders(), live={"layer 0": np.ones(60, bool)})
     with pytest.raises(ConfigError, match="most_dots must be 1 or more"):
         decoder_map(decoders(), most_dots=0)
+
+
+def test_rows_that_are_all_the_same_have_no_variance_to_explain():
+    row = np.random.default_rng(0).standard_normal(8).astype(np.float32)
+    found = decoder_map({"a": np.tile(row, (50, 1))})
+    assert found.explained == (0.0, 0.0)
+    # A last digit of one row is not yet rounding.
+    rows = np.tile(row, (50, 1))
+    rows[7, 0] *= 1 + 2.0**-20
+    assert decoder_map({"a": rows}).explained == pytest.approx((1.0, 0.0))

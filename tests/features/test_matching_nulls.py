@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from fluoroscope.core.errors import ConfigError
+from fluoroscope.features import matching_nulls as module
 from fluoroscope.features.matching_nulls import (
     approximate_maximum,
     chance_above,
@@ -12,7 +13,7 @@ from fluoroscope.features.matching_nulls import (
     random_rotation,
     rotated_null,
 )
-from fluoroscope.features.top_matches import Directions, nearest_within
+from fluoroscope.features.top_matches import Directions, nearest_within, top_matches
 from tests.features.matching_data import directions, weights
 
 
@@ -21,6 +22,14 @@ def test_in_three_dimensions_the_expected_maximum_is_known(m):
     # There a cosine is uniform on -1 to 1.
     assert expected_maximum(m, 3) == pytest.approx((m - 1) / (m + 1), abs=1e-9)
     assert chance_above(0.5, m, 3) == pytest.approx(1 - 0.75**m, abs=1e-12)
+
+
+def test_in_two_dimensions_the_expected_maximum_is_known():
+    # There an angle is uniform: 1 and 2 cosines are highest at 0 and at (2 / pi)^2.
+    assert expected_maximum(1, 2) == pytest.approx(0, abs=1e-12)
+    assert expected_maximum(2, 2) == pytest.approx(4 / np.pi**2, abs=1e-12)
+    # Of many the nearest is at an angle of pi / m times an exponential number.
+    assert expected_maximum(1000, 2) == pytest.approx(1 - (np.pi / 1000) ** 2, rel=1e-6)
 
 
 @pytest.mark.parametrize(("m", "d"), [(1, 8), (30, 8), (400, 32), (2000, 12)])
@@ -93,6 +102,36 @@ def test_a_crowded_dictionary_stays_crowded_when_it_is_rotated():
     found = rotated_null(directions(400, d=32, seed=1), crowded, seed=0, n_draws=8)
     assert found.of_a.mean() == pytest.approx(expected_maximum(40, 32), abs=0.01)
     assert found.of_a.mean() < expected_maximum(400, 32) - 0.05
+
+
+def test_every_draw_has_directions_of_its_own_on_both_sides(monkeypatch):
+    seen = []
+
+    def noting(a, b, k):
+        seen.extend([a.rows.tobytes(), b.rows.tobytes()])
+        return top_matches(a, b, k)
+
+    monkeypatch.setattr(module, "top_matches", noting)
+    random_null(40, 40, 16, seed=1, n_draws=3)
+    assert len(set(seen)) == len(seen) == 6
+    a = directions(40)
+    seen.clear()
+    rotated_null(a, a, seed=1, n_draws=3)
+    assert len(set(seen[1::2])) == 3
+
+
+def test_sampled_rows_are_not_the_first_ones():
+    rows = weights(60)
+    rows[:30] = rows[0]
+    found = rotated_null(Directions.of(rows), directions(60, seed=1), seed=0, n_rows=30)
+    assert len(np.unique(found.of_a)) > 5
+
+
+def test_no_entry_of_a_rotation_has_a_sign_of_its_own():
+    turns = np.stack([random_rotation(4, seed) for seed in range(60)])
+    share = (turns > 0).mean(axis=0)
+    assert (share > 0.2).all()
+    assert (share < 0.8).all()
 
 
 def test_random_directions_have_length_one():

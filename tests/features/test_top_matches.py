@@ -175,6 +175,9 @@ def test_what_cannot_be_matched_is_refused():
         top_matches(directions(4), Directions.of(torch.zeros(3, 16)))
     with pytest.raises(ConfigError, match="1 or more, got 0"):
         top_matches(directions(4), directions(4), 0)
+    for dead in (np.zeros(3, bool), np.array([0, 2]), np.zeros(4), np.zeros((4, 1), bool)):
+        with pytest.raises(ConfigError, match="marked by 4 values of True or False"):
+            Directions.of(weights(4), dead)
     damaged = weights(4)
     damaged[2, 3] = float("nan")
     with pytest.raises(NumericsError, match="latent 2"):
