@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluoroscope.core.errors import NumericsError
+from fluoroscope.core.seeding import derive_seed
 from fluoroscope.core.sink import SILENT, Sink
 from fluoroscope.core.tensors import State
 from fluoroscope.models.hook_points import HookPoint
@@ -158,7 +159,12 @@ class _Learner:
         self._config = config
         self._n_iterations = n_iterations
         self._device = device
-        self._sae = SAES.load(variant.architecture)(variant.config, variant.seed).to(device)
+        # Other layers, architectures and sizes begin elsewhere: SAEs that began alike share what
+        # is left of it, and would seem to have found the same.
+        start = derive_seed(
+            variant.seed, str(variant.hook_point), variant.architecture, variant.config.d_sae
+        )
+        self._sae = SAES.load(variant.architecture)(variant.config, start).to(device)
         middle = geometric_median(rows.training).to(device)
         spread = (rows.training.to(device) - middle).square().sum(dim=-1).mean().sqrt()
         if not torch.isfinite(spread) or spread == 0:

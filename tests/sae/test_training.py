@@ -180,6 +180,14 @@ def test_b_dec_starts_at_the_geometric_median():
     )
 
 
+def test_saes_of_other_layers_and_architectures_begin_elsewhere():
+    learners = trainer(["batch_topk", "topk"], points=(POINT, OTHER))._learners
+    rows = torch.stack([one._sae.W_dec[0].detach() for one in learners.values()])
+    assert (rows @ rows.T).fill_diagonal_(0).abs().max() < 0.9
+    again = trainer(["topk"])._learners[f"{POINT}-topk"]
+    assert torch.equal(again._sae.W_dec, learners[f"{POINT}-topk"]._sae.W_dec)
+
+
 @pytest.mark.parametrize("start", ["mean", "zero"])
 def test_b_dec_starts_where_it_is_told_to_in_the_same_units(start):
     rows = WORLD.batch(0, 2048)

@@ -6,6 +6,7 @@ that is looked at comes first, others are matched with it and judged beside it.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from fluoroscope.core.errors import ConfigError
@@ -18,6 +19,9 @@ from fluoroscope.studies.anatomy.settings import Ablation, AnatomySettings, Slic
 
 NAMED = "given"
 """The name of the set that a user named by `saes`."""
+
+MAIN_TEXT = "corpus"
+"""What a report calls the main text beside others."""
 
 TRAINED = "trained"
 """The name of the set that is trained here, where nothing is varied."""
@@ -37,10 +41,6 @@ class AnatomyConfig(AnatomySettings, Subject):
 
     others: dict[str, list[SAEChoice]]
     """The SAEs of `match.others`."""
-
-    split: Split
-    """Of the corpus, what is read: where SAEs are trained on the same text, the documents that
-    they never saw; else all."""
 
     @property
     def readings(self) -> list[Reading]:
@@ -63,16 +63,49 @@ class AnatomyConfig(AnatomySettings, Subject):
         """The set that is looked at, and those that it is compared with."""
         return [*(self.trained_sets or [NAMED]), *self.others]
 
+    @property
+    def set_widths(self) -> dict[str, list[int]]:
+        """Latents of the SAEs of each set."""
+        own = {NAMED: [sae.d_sae for sae in self.saes]} if self.saes else {}
+        for name, plans in self.trained_sets.items():
+            own[name] = [int(plan.settings["d_sae"]) for _, plan in plans.values()]
+        return own | {name: [sae.d_sae for sae in saes] for name, saes in self.others.items()}
+
     def corpora(self) -> dict[str, CorpusConfig]:
         """Every text that is read, by name; the main one has none."""
-        # What is held out is decided where SAEs are trained: another share is other documents.
-        held_out = self.train.corpus.held_out if self.train and self.split == "test" else 0.0
-        main = self.corpus.model_copy(update={"held_out": held_out})
-        others = {
-            name: corpus.model_copy(update={"held_out": 0.0, "context": self.corpus.context})
-            for name, corpus in self.cross.corpora.items()
+        given = {"": self.corpus, **self.cross.corpora}
+        return {
+            name: corpus.model_copy(
+                update={
+                    "context": self.corpus.context,
+                    # What is held out is decided where SAEs are trained.
+                    "held_out": self.train.corpus.held_out
+                    if self.train and self._is_trained_on(corpus)
+                    else 0.0,
+                }
+            )
+            for name, corpus in given.items()
         }
-        return {"": main, **others}
+
+    def split_of(self, corpus: str) -> Split:
+        """Of a text by its name, what is read: where SAEs are trained here on the same text, the
+        documents that they never saw; else all.
+        """
+        given = self.cross.corpora[corpus] if corpus else self.corpus
+        return "test" if self._is_trained_on(given) else "train"
+
+    def _is_trained_on(self, corpus: CorpusConfig) -> bool:
+        return self.train is not None and same_source(self.train.corpus, corpus)
+
+
+def same_source(one: CorpusConfig, other: CorpusConfig) -> bool:
+    """Whether two settings name one text, by whatever path."""
+    return _place(one) == _place(other)
+
+
+def _place(corpus: CorpusConfig) -> str:
+    path = Path(corpus.source).expanduser()
+    return str(path.resolve()) if path.exists() else corpus.source
 
 
 def layer_names(points: Sequence[HookPoint]) -> list[str]:
@@ -85,8 +118,20 @@ def layer_names(points: Sequence[HookPoint]) -> list[str]:
 
 def check_plan(config: AnatomyConfig) -> None:
     """What later steps would refuse is refused before the first text is read."""
-    if config.train and config.split == "test":
-        _check_cut_alike(config.corpus, config.train.corpus)
+    if config.train:
+        for name, corpus in {"": config.corpus, **config.cross.corpora}.items():
+            if config.split_of(name) == "test":
+                _check_cut_alike(corpus, config.train.corpus)
+    if MAIN_TEXT in config.cross.corpora:
+        raise ConfigError(f"cross.corpora.{MAIN_TEXT} is how the report calls corpus; rename it.")
+    points = set(map(str, config.points))
+    for name, saes in config.others.items():
+        if not points & {sae.hook_point for sae in saes}:
+            raise ConfigError(
+                f"match.others.{name} has SAEs of {', '.join(sae.hook_point for sae in saes)}, and "
+                f"looked at are those of {', '.join(sorted(points))}: there is nothing to match. "
+                "Name hook points that both have (saes.hook_points)."
+            )
     names = config.set_names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

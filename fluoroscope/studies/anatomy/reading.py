@@ -108,9 +108,13 @@ class SequenceReader:
                 yield
 
     def _pass(self, hooks: Mapping, tokens: Tensor) -> Tensor | None:
-        if not self.model.predicts_next_tokens or tokens.shape[1] < 2:
+        if not self.model.predicts_next_tokens:
             self.model.run_until(hooks, tokens)
             return None
+        if tokens.shape[1] < 2:
+            # Nothing is predicted, and a row without losses is kept all the same.
+            self.model.run_until(hooks, tokens)
+            return torch.zeros(0, dtype=torch.float64)
         with self.model.hooked(hooks):
             return -self.model.token_scores(tokens)[0].double().cpu()
 

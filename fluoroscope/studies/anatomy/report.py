@@ -22,8 +22,8 @@ def write_report(run: Run, config: AnatomyConfig, sink: Sink) -> None:
     n = found.clean.summaries[0]["n_sequences"]
     report = Report(
         f"The anatomy of {config.model.name.rstrip('/').rpartition('/')[2]}'s dictionaries",
-        f"{len(found.points)} layers, {n} sequences of at most {config.corpus.context} tokens, "
-        f"SAEs: {', '.join(config.set_names)}",
+        f"{_several(len(found.points), 'hook point')}, {n} sequences of at most "
+        f"{config.corpus.context} tokens, SAEs: {', '.join(config.set_names)}",
         facts=_facts(found),
     )
     add_verdict(report, found)
@@ -54,3 +54,7 @@ def _facts(found: Findings) -> dict[str, str | float | int]:
         difference = [one[0] for one in found.loss_estimates("difference")]
         facts["CE difference"] = round(float(np.mean(difference)), 3)
     return facts
+
+
+def _several(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

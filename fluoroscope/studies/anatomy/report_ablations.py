@@ -12,29 +12,60 @@ from fluoroscope.plots.anatomy.ablations import (
 )
 from fluoroscope.plots.anatomy.losses import ce_under_ablations
 from fluoroscope.runs.report import Report
+from fluoroscope.studies.anatomy.by_position import reach
 from fluoroscope.studies.anatomy.plans import Reading
 from fluoroscope.studies.anatomy.report_findings import Findings, Look
+from fluoroscope.studies.anatomy.settings import Ablation
 from fluoroscope.studies.anatomy.steps.portraits import load_portraits
 
 SEEN = 1e-3
-"""Density from which on a latent is asked how much its position tells of it."""
+"""Density in the clean pass from which on a latent is asked how much its position tells of it."""
 
-_SPLICED = "reconstructed"
+_SAID: dict[Ablation, str] = {
+    "positions_removed": "The SAEs are those of the clean model: of a model without positions they "
+    "read what they were not made for. A causal mask and the first position still tell where a "
+    "token stands.",
+    "positions_shuffled": "Shuffling gives every sequence of a length the same wrong positions: it "
+    "takes none away, and what follows a position follows it still, under another number.",
+    "reconstructed": "With SAEs spliced in, every hook point's reconstruction stands in at once, "
+    "and each layer reads what those before it left.",
+}
 
 
 def add_ablations(report: Report, found: Findings) -> None:
     variants = found.same_slice
-    if len(variants) == 1:
-        return
-    report.section("Without positions, and behind reconstructions")
-    report.text(
-        "The same sequences once more, with something taken away: "
-        + "; ".join(name for name in variants if name != "clean")
-        + ". The SAEs are those of the clean model, so that what they say of a model without "
-        "positions is of activations that they were not made for. *SAEs spliced in* puts every "
-        "layer's reconstruction in place at once, and each layer reads what those before it left."
+    report.section("What positions tell" if len(variants) == 1 else "Ablations")
+    ablations: list[Ablation] = [one.ablation for one in variants.values() if one.ablation]
+    if ablations:
+        names = "; ".join(name for name, one in variants.items() if one.ablation is not None)
+        said = " ".join(_SAID[one] for one in ablations)
+        report.text(f"The same sequences once more, with something done to them: {names}. {said}")
+        _add_overlaid(report, found)
+    _add_shares(report, found)
+    _add_coefficients(report, found)
+    if found.has_losses and ablations:
+        ablated = {
+            name: found.loss_curve(reading.key, found.own_losses)
+            for name, reading in variants.items()
+            if reading.ablation is not None
+        }
+        report.figure(
+            "ablated_llm_losses",
+            ce_under_ablations(found.loss_curve(found.first.key, found.own_losses), ablated),
+            "F15. Cross-entropy of the next token under each ablation (points), and clean (grey).",
+        )
+    report.table(
+        "ablations",
+        ablation_table(found),
+        "CE is in nats a token, of all sequences; its difference from the clean pass has a paired "
+        "interval over sequences. `l0` and `explained_variance` are means over hook points; "
+        "`position_share` is the mean over hook points of the median over latents that are active "
+        f"on {SEEN:.1%} of the text tokens or more in the clean pass.",
     )
-    looks = {name: found.looks[reading.key] for name, reading in variants.items()}
+
+
+def _add_overlaid(report: Report, found: Findings) -> None:
+    looks = {name: found.looks[reading.key] for name, reading in found.same_slice.items()}
     report.figure(
         "ablated_token_means",
         overlaid_position_means(found.names, {n: one.position("mean") for n, one in looks.items()}),
@@ -45,55 +76,40 @@ def add_ablations(report: Report, found: Findings) -> None:
         overlaid_position_densities(
             found.names, {n: one.position("density") for n, one in looks.items()}
         ),
-        "Share of active latents at each position.",
-    )
-    _add_shares(report, found)
-    _add_coefficients(report, found)
-    if found.has_losses:
-        report.figure(
-            "ablated_llm_losses",
-            ce_under_ablations(
-                found.loss_curve(found.first.key, found.own_losses),
-                {
-                    name: found.loss_curve(reading.key, found.own_losses)
-                    for name, reading in variants.items()
-                    if reading.ablation is not None
-                },
-            ),
-            "F15. Cross-entropy of the next token under each ablation (points), and clean (grey).",
-        )
-    report.table(
-        "ablations",
-        ablation_table(found),
-        "CE is in nats a token, of all sequences; its difference from the clean pass has a paired "
-        "interval over sequences. `position_share` is the median over latents that are active on "
-        f"{SEEN:.1%} of the text tokens or more.",
+        "Share of active latents at each position, clean and ablated.",
     )
 
 
-def shares(look: Look) -> list[np.ndarray]:
-    """Of each layer's latents; NaN of those that are seldom active."""
+def shares(found: Findings, look: Look) -> list[np.ndarray]:
+    """Of each hook point's latents; NaN of those that are seldom active in the clean pass, so that
+    all readings are of the same latents, and where positions cannot be told from sequences.
+    """
+    parts = zip(look.latents, found.clean.moments(), strict=True)
     return [
-        np.where(moments.density >= SEEN, one["position_share"], np.nan)
-        for one, moments in zip(look.latents, look.moments(), strict=True)
+        np.where(moments.density >= SEEN, one["position_share"], np.nan) for one, moments in parts
     ]
 
 
 def without_splicing(found: Findings) -> dict[str, Reading]:
-    return {n: r for n, r in found.same_slice.items() if r.ablation != _SPLICED}
+    return {n: r for n, r in found.same_slice.items() if r.ablation != "reconstructed"}
 
 
 def _add_shares(report: Report, found: Findings) -> None:
+    readings = without_splicing(found)
+    drawn = {name: shares(found, found.looks[one.key]) for name, one in readings.items()}
+    if not any(np.isfinite(one).any() for one in drawn["clean"]):
+        report.text(
+            "How much of a latent's variance lies between positions cannot be told: no latent is "
+            "active often enough, or no position is there in two sequences."
+        )
+        return
     report.figure(
         "position_shares",
-        position_shares(
-            found.names,
-            {n: shares(found.looks[r.key]) for n, r in without_splicing(found).items()},
-            null=np.zeros(len(found.names)),
-        ),
-        "How much of a latent's variance lies between positions (epsilon squared: 0 is what chance "
-        "gives): medians over latents, and the tenth to the ninetieth percentile. What stays "
-        "without positions is what the text itself puts where: an opening, a form, a length.",
+        position_shares(found.names, drawn, null=np.zeros(len(found.names))),
+        "How much of a latent's variance lies between positions (epsilon squared, which is 0 on "
+        "average where the position tells nothing): medians over latents, and the tenth to the "
+        "ninetieth percentile. Texts that begin alike put the same tokens at the same positions, "
+        "and that is in it too.",
     )
 
 
@@ -108,22 +124,25 @@ def _add_coefficients(report: Report, found: Findings) -> None:
         for row in telling:
             titles.append(f"{layer}, latent {chosen[row]['latent']}")
             for name, reading in variants.items():
-                has = arrays[f"{reading.key}/n"] > 0
-                mean = np.where(has, arrays[f"{reading.key}/mean"][row], np.nan)
-                reach = 1.96 * arrays[f"{reading.key}/error"][row]
+                n = arrays[f"{reading.key}/n"]
+                mean = np.where(n > 0, arrays[f"{reading.key}/mean"][row], np.nan)
+                own = reach(n, arrays[f"{reading.key}/error"][row])
                 curves[name].append(mean)
-                bands[name][0].append(mean - reach)
-                bands[name][1].append(mean + reach)
+                bands[name][0].append(mean - own)
+                bands[name][1].append(mean + own)
     if not titles:
-        report.text("No latent is active often enough to ask what its position tells.")
+        report.text(
+            "No latent is shown for what its position tells: none was chosen for it "
+            "(`shown.n_latents`), or none is active often enough."
+        )
         return
     report.figure(
         "steering_coefficients_by_position",
         latent_coefficients_by_position(titles, curves, bands=bands),
         "Mean activation (the coefficient that steering would take) at each position, of the "
-        "latents of each layer that their position explains most, with and without positions; "
-        "bands are 95 % intervals over sequences. These latents were chosen on the clean pass, for "
-        "what this figure shows: the figure before this one is of all latents.",
+        "latents that their position explains most; bands are 95 % intervals over sequences. "
+        "These latents were chosen on the clean pass, for what this figure shows: the figure of "
+        "shares is of all latents.",
     )
 
 
@@ -132,7 +151,8 @@ def ablation_table(found: Findings) -> pl.DataFrame:
     rows = []
     for reading in found.readings:
         look = found.looks[reading.key]
-        medians = [np.nanmedian(one) if np.isfinite(one).any() else np.nan for one in shares(look)]
+        own = shares(found, look)
+        medians = [float(np.nanmedian(one)) for one in own if np.isfinite(one).any()]
         row: dict[str, object] = {"reading": found.described(reading)}
         if found.has_losses:
             row |= _losses(found, reading)
@@ -141,10 +161,10 @@ def ablation_table(found: Findings) -> pl.DataFrame:
         row |= {
             "l0": float(np.mean(l0)),
             "explained_variance": float(np.mean(explained)),
-            "position_share": float(np.nanmean(medians)) if np.isfinite(medians).any() else None,
+            "position_share": float(np.mean(medians)) if medians else None,
         }
         rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Null).cast(float))
 
 
 def _losses(found: Findings, reading: Reading) -> dict[str, float | None]:

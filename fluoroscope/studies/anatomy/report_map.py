@@ -14,9 +14,10 @@ from fluoroscope.runs.report import Report
 from fluoroscope.studies.anatomy.report_findings import Findings
 from fluoroscope.studies.anatomy.steps.decoder_map import load_map
 from fluoroscope.studies.anatomy.steps.read import (
+    NORM_SEQUENCES,
     TOKENS_FILE,
     read_notes,
-    reading_windows,
+    reading_text,
 )
 
 _TAPPED: Mapping[Stream, int] = {"embed": 0, "resid_pre": 0, "resid_post": 1}
@@ -35,7 +36,8 @@ def add_stream(report: Report, found: Findings) -> None:
     report.drawing(
         "residual_stream",
         residual_stream(stream, of("attn_out"), of("mlp_out"), _taps(found), "The residual stream"),
-        "Width: median norm of the residual stream at text tokens; branches: median norms of what "
+        f"Width: median norm of the residual stream at text tokens, of {NORM_SEQUENCES} sequences "
+        "at most; branches: median norms of what "
         "attention and MLP add. Streams add up as vectors, and their norms do not.",
         alt="The residual stream through the layers, with attention and MLP flowing in.",
     )
@@ -43,7 +45,7 @@ def add_stream(report: Report, found: Findings) -> None:
 
 def _median_norms(found: Findings) -> dict[HookPoint, float]:
     notes = read_notes(found.run, found.config, found.first, TOKENS_FILE, "")
-    _, layout = reading_windows(found.run, found.config, found.first)
+    layout = reading_text(found.run, found.config, found.first).layout
     medians: dict[HookPoint, float] = {}
     for key, values in notes.items():
         point, _, name = key.rpartition("/")
@@ -83,6 +85,8 @@ def add_map(report: Report, found: Findings) -> None:
         layer_maps(named, axes),
         "F18. Each layer on the map of all.",
     )
+    if len(found.points) == 1:
+        return
     report.figure("decoder_map", combined_map(named, axes), "F18. All layers.")
     if followed is None:
         return

@@ -1,5 +1,6 @@
 """Which features SAEs share (F16, F17), beside what chance would give."""
 
+import numpy as np
 import polars as pl
 
 from fluoroscope.plots.anatomy.matching import (
@@ -22,6 +23,7 @@ _SHOWN = (
     *("decoder_shared_a_to_b", "decoder_shared_b_to_a", "encoder_shared_a_to_b"),
     *("encoder_shared_b_to_a", "decoder_one_to_one", "encoder_one_to_one"),
     *("paired_a_to_b", "paired_b_to_a", "paired_one_to_one", "decoder_shared_active_a_to_b"),
+    "decoder_same_index_a_to_b",
 )
 _NULLS = ("random_a_to_b", "decoder_rotated_a_to_b", "encoder_rotated_a_to_b", "chance_a_to_b")
 _OWN = ("decoder_own_a", "decoder_own_b", "encoder_own_a", "encoder_own_b")
@@ -39,7 +41,10 @@ def add_matching(report: Report, found: Findings) -> None:
         f"(`{first}`). Beside them stand what random directions and a rotated copy of the other "
         "SAE reach, and the share of latents that have another one of *their own* SAE as near, "
         "which makes sharing look easier than it is. Intervals are over latents of these two "
-        "SAEs; they do not say how two other seeds would do."
+        "SAEs; they do not say how two other seeds would do. SAEs that began from the same seed "
+        "and size began from the same random rows, and what they share may be left of that: "
+        "`decoder_same_index_a_to_b` is the share of the shared latents that have the same index "
+        "in both."
     )
     if not others:
         report.text(
@@ -61,10 +66,10 @@ def _add_pair(report: Report, found: Findings, other: str) -> None:
     if not points:
         report.text(f"`{other}` has no SAE at a hook point that is looked at.")
         return
-    # One layer is drawn: four panels a layer would be a book. All are in the table.
+    # One is drawn: four panels of each would be a book. All are in the table.
     point = points[len(points) // 2]
-    [layer] = layer_names([point])
-    row, cosines = load_pair(found.run, other, point)
+    layer = found.names[found.points.index(point)]
+    row, cosines = load_pair(found.run, found.config, other, point)
     said = {way: _said(way, other) for way in WAYS}
     threshold = found.config.match.threshold
     report.figure(
@@ -76,8 +81,8 @@ def _add_pair(report: Report, found: Findings, other: str) -> None:
             threshold,
             f"{layer}: nearest latents of {other}",
         ),
-        f"F16. {layer}, the middle one: cosines with the nearest latents, and (grey) of random "
-        "directions; the line is their expected highest.",
+        f"F16. {layer}{', the middle one' if len(points) > 2 else ''}: cosines with the nearest "
+        "latents, and (grey) of random directions; the line is their expected highest.",
     )
     report.figure(
         f"assignment_{other}",
@@ -109,7 +114,11 @@ def _approximate(row: dict[str, float]) -> str:
 def matching_table(found: Findings) -> pl.DataFrame:
     """A row for each other set and hook point."""
     rows = [
-        {"other": other, "hook_point": str(point), **load_pair(found.run, other, point)[0]}
+        {
+            "other": other,
+            "hook_point": str(point),
+            **load_pair(found.run, found.config, other, point)[0],
+        }
         for other in found.config.set_names[1:]
         for point in shared_points(found.run, found.config, other)
     ]
@@ -125,25 +134,26 @@ def _add_layers(report: Report, found: Findings) -> None:
     first, *others = found.config.set_names
     sets = sae_sets(found.run, found.config)
     names = {one: layer_names(list(choices)) for one, choices in sets.items()}
-    own = {
-        one: load_layers(found.run, one, one)["a_to_b"]
-        for one in (first, *others)
-        if names[one] == names[first]
-    }
-    report.figure(
-        "layer_pairs",
-        layer_pair_matrix(
-            names[first],
-            names[first],
-            own,
-            "Shared latents of the layers of one set",
-            axes=("layer", "layer"),
-        ),
-        "F17. Share of the latents of a layer (row) that another layer (column) of the same set "
-        "has as well; the diagonal is 1 by itself.",
-    )
+    if len(found.points) > 1:
+        own = {
+            one: load_layers(found.run, found.config, one, one)["a_to_b"]
+            for one in (first, *others)
+            if names[one] == names[first]
+        }
+        report.figure(
+            "layer_pairs",
+            layer_pair_matrix(
+                names[first],
+                names[first],
+                own,
+                "Shared latents of the layers of one set",
+                axes=("layer", "layer"),
+            ),
+            "F17. Share of the latents of a layer (row) that another layer (column) of the same "
+            f"set has as well; the diagonal is 1 by itself. {_same_start(found, first)}",
+        )
     for other in others:
-        ratios = load_layers(found.run, first, other)
+        ratios = load_layers(found.run, found.config, first, other)
         report.figure(
             f"layer_pairs_{other}",
             layer_pair_matrix(
@@ -156,3 +166,16 @@ def _add_layers(report: Report, found: Findings) -> None:
             "F17. Every layer with every layer; random directions share "
             f"{ratios['chance'][0]:.2g}.",
         )
+
+
+def _same_start(found: Findings, one: str) -> str:
+    """What of the sharing between neighbours may be left of a common start."""
+    same = load_layers(found.run, found.config, one, one)["same_index"]
+    neighbours = [float(v) for v in np.diag(same, 1) if np.isfinite(v)]
+    if not neighbours:
+        return ""
+    low, high = min(neighbours), max(neighbours)
+    return (
+        f"Of what neighbouring layers of {one} share, {low:.0%} to {high:.0%} has the same index "
+        "in both: where SAEs began from the same random rows, that much may be left of the start."
+    )

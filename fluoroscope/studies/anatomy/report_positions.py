@@ -11,6 +11,7 @@ from fluoroscope.plots.anatomy.positions import (
     smoothed_position_means,
 )
 from fluoroscope.runs.report import Report
+from fluoroscope.studies.anatomy.by_position import reach
 from fluoroscope.studies.anatomy.report_findings import Findings
 from fluoroscope.studies.anatomy.splicing import CLEAN, RECONSTRUCTED
 
@@ -76,26 +77,31 @@ def add_losses_by_position(report: Report, found: Findings) -> None:
     look, weight = found.clean, found.config.losses.l1_weight
     parts = {"L1": "l1", "L2": "l2", "combined": "combined"}
     values = {said: look.position(name) for said, name in parts.items()}
-    errors = {said: look.position(f"{name}_error") for said, name in parts.items()}
     bands = {
         said: (
-            [v - 1.96 * e for v, e in zip(values[said], errors[said], strict=True)],
-            [v + 1.96 * e for v, e in zip(values[said], errors[said], strict=True)],
+            [v - e for v, e in zip(values[said], _reaches(found, name), strict=True)],
+            [v + e for v, e in zip(values[said], _reaches(found, name), strict=True)],
         )
-        for said in parts
+        for said, name in parts.items()
     }
     report.figure(
         "sae_losses",
         sae_losses_by_position(found.names, values, bands=bands),
         f"F13. The SAE's losses at each position: L2 is the mean squared error, L1 is {weight:g} "
-        "times the sum of the latents, combined their sum. BOS is in it at the first position.",
+        "times the sum of the latents, combined their sum. Start tokens and separators are in it, "
+        "which SAEs are not made for. Bands are 95 % intervals over sequences.",
     )
     if not found.has_losses:
         return
     spliced = [found.loss_curve(f"{point}/{RECONSTRUCTED}") for point in found.points]
+    n = found.losses[str(found.points[0])]["n_sequences"]
     report.figure(
         "llm_losses",
         ce_by_position(found.names, found.loss_curve(CLEAN), spliced),
-        "F14. Cross-entropy of the next token with one layer's reconstruction in place (points), "
-        "and of the clean model (grey).",
+        "F14. Cross-entropy of the next token with one hook point's reconstruction in place "
+        f"(points), and of the clean model (grey), over {n} sequences.",
     )
+
+
+def _reaches(found: Findings, name: str) -> list[np.ndarray]:
+    return [reach(one["n_tokens"], one[f"{name}_error"]) for one in found.clean.positions]

@@ -8,8 +8,9 @@ import polars as pl
 from fluoroscope.plots.anatomy.layers import Estimates
 from fluoroscope.plots.anatomy.quality import cross_heatmaps, layer_quality
 from fluoroscope.runs.report import Report
+from fluoroscope.studies.anatomy.plans import MAIN_TEXT
 from fluoroscope.studies.anatomy.report_findings import Findings
-from fluoroscope.studies.anatomy.steps.cross import MAIN, load_cross, mean_of
+from fluoroscope.studies.anatomy.steps.cross import load_cross, mean_of
 
 _CE = {
     "CE difference (nats)": "difference",
@@ -27,12 +28,22 @@ def add_quality(report: Report, found: Findings) -> None:
         said: Estimates(*(np.array([row[i] for row in rows], float) for i in range(3)))
         for said, rows in measures.items()
     }
+    words = (
+        "**explained_variance** is 1 - Var(x - x^) / Var(x) over text tokens of "
+        f"{found.clean.summaries[0]['n_sequences']} sequences. "
+    )
+    if found.has_losses:
+        n = found.losses[str(found.points[0])]["n_sequences"]
+        words += (
+            "The **CE difference** is what a token costs more, in nats, with one hook point's "
+            f"reconstruction in place, over {n} sequences; **recovered** is (CE ablated - CE "
+            "reconstructed) / (CE ablated - CE clean), against the mean activation in place and, "
+            "an easier reference, against zeros. Start tokens, separators and the first position "
+            "stay as they are in all of them. "
+        )
     report.text(
-        "**explained_variance** is 1 - Var(x - x^) / Var(x) over text tokens. The **CE "
-        "difference** is what a token costs more, in nats, with one layer's reconstruction in "
-        "place; **recovered** is (CE ablated - CE reconstructed) / (CE ablated - CE clean), "
-        "against the mean activation in place and, an easier reference, against zeros. Intervals "
-        "are 95 % bootstrap intervals over sequences, and are left out below 10 sequences."
+        words + "Intervals are 95 % bootstrap intervals over sequences, and are left out below 10; "
+        "where documents run over many sequences they are too narrow."
     )
     report.figure("layer_quality", layer_quality(found.names, drawn), "With 95 % intervals.")
     report.table("quality_by_layer", quality_table(found), "As numbers; CE in nats a token.")
@@ -65,10 +76,12 @@ def add_cross(report: Report, found: Findings) -> None:
     sets, corpora = found.config.set_names, list(found.config.corpora())
     report.section("SAEs and texts")
     report.text(
-        f"Each set of SAEs on the first {found.config.cross.n_sequences} sequences of each text: "
-        f"`{MAIN}` is the text of this run. Heat maps are means over the layers that all sets have."
+        f"Each set of SAEs on the first sequences of each text, {found.config.cross.n_sequences} "
+        "where there are so many: "
+        f"`{MAIN_TEXT}` is the text of this run. Heat maps are means over the hook points that "
+        "all sets have."
     )
-    named = [corpus or MAIN for corpus in corpora]
+    named = [corpus or MAIN_TEXT for corpus in corpora]
     points = [set(own["hook_point"]) for _, own in table.group_by("saes")]
     common = sorted(set.intersection(*points))
 
@@ -102,5 +115,6 @@ def cross_table(found: Findings) -> pl.DataFrame:
             ):
                 if key in own:
                     row |= _interval(said, own[key])
-            rows.append({**row, "n_text_tokens": own["n_text_tokens"]})
+            counts = {name: own[name] for name in ("n_sequences", "n_text_tokens")}
+            rows.append({**row, **counts})
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Null).cast(float))

@@ -6,10 +6,10 @@ import polars as pl
 from fluoroscope.core.intervals import share_interval
 from fluoroscope.plots.anatomy.slices import densities_on_two_slices, latent_on_two_slices
 from fluoroscope.runs.report import Report
-from fluoroscope.studies.anatomy.report_findings import Findings
+from fluoroscope.studies.anatomy.report_findings import Findings, Look
 from fluoroscope.studies.anatomy.slice_tests import Q_BELOW, discoveries, rate_difference
 from fluoroscope.studies.anatomy.steps.portraits import load_portraits
-from fluoroscope.studies.anatomy.steps.statistics import ALL, EVEN, ODD
+from fluoroscope.studies.anatomy.steps.statistics import ALL, N_HALVINGS, half_name
 
 
 def add_slices(report: Report, found: Findings) -> None:
@@ -19,7 +19,7 @@ def add_slices(report: Report, found: Findings) -> None:
     first, second = clean[:2]
     report.section("Two slices of the corpus")
     table = slice_table(found, second.key)
-    report.text(_verdict(table, first.slice, second.slice))
+    report.text(_verdict(found, table, first.slice, second.slice))
     density = [[one.density for one in found.looks[r.key].moments()] for r in (first, second)]
     n = found.clean.summaries[0]["n_sequences"]
     names = (f"{first.slice} {n}", f"{second.slice} {n}")
@@ -43,14 +43,14 @@ def add_slices(report: Report, found: Findings) -> None:
             "latents_on_two_slices",
             latent_on_two_slices(titles, values),
             "Activations of the same latents on both slices: of each layer those that carry most "
-            "energy, and those that were named.",
+            "energy on the slices together, and those that were named.",
         )
     report.table(
         "slices",
         table,
         f"Latents whose rate differs (q < {Q_BELOW} over the latents of all layers together), "
-        "between the slices, and between every other sequence of the first one and the rest of "
-        "it, where only chance differs.",
+        f"between the slices, and in the mean of {N_HALVINGS} times that the documents of the "
+        "first one were dealt at random into halves, where only chance differs.",
     )
 
 
@@ -59,7 +59,10 @@ def slice_table(found: Findings, second: str) -> pl.DataFrame:
     ones, others = found.clean.latents, found.looks[second].latents
     pairs = list(zip(ones, others, strict=True))
     between = discoveries([rate_difference(one, ALL, other, ALL) for one, other in pairs])
-    chance = discoveries([rate_difference(one, EVEN, one, ODD) for one in ones])
+    chance = [
+        discoveries([rate_difference(one, half_name(h, 0), one, half_name(h, 1)) for one in ones])
+        for h in range(N_HALVINGS)
+    ]
     rows = []
     for i, layer in enumerate(found.names):
         n, differ = between.n_tested[i], between.n_different[i]
@@ -72,26 +75,36 @@ def slice_table(found: Findings, second: str) -> pl.DataFrame:
                 "share": share[0],
                 "share_low": share[1],
                 "share_high": share[2],
-                "tested_by_chance": chance.n_tested[i],
-                "different_by_chance": chance.n_different[i],
+                "tested_by_chance": float(np.mean([one.n_tested[i] for one in chance])),
+                "different_by_chance": float(np.mean([one.n_different[i] for one in chance])),
             }
         )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _verdict(table: pl.DataFrame, first: str, second: str) -> str:
+def _verdict(found: Findings, table: pl.DataFrame, first: str, second: str) -> str:
     n, differ = int(table["tested"].sum()), int(table["different"].sum())
-    by_chance = int(table["different_by_chance"].sum())
-    n_chance = int(table["tested_by_chance"].sum())
-    return (
-        f"The same SAEs on the {first} and the {second} sequences of the text. The share of a "
-        f"sequence in which a latent is active differs for **{differ:,} of {n:,}** latents, and "
-        f"for {by_chance:,} of {n_chance:,} between two halves of the {first} slice that were "
-        "dealt out one by one. "
-        + (
-            "So one index has two distributions because the texts differ, not because of how they "
-            "are counted."
-            if differ > 2 * by_chance and differ > 0.01 * n
-            else "So nothing shows that the slices differ more than sequences do by chance."
-        )
+    by_chance = float(table["different_by_chance"].sum())
+    n_documents = [one.summaries[0]["n_documents"] for one in clean_looks(found)]
+    said = (
+        f"The same SAEs on the {first} and the {second} sequences of the text, which hold "
+        f"{n_documents[0]:,} and {n_documents[1]:,} documents. "
     )
+    if n == 0:
+        return said + "That is too few to tell chance from more: no test is made."
+    said += (
+        f"The share of a document in which a latent is active differs for **{differ:,} of {n:,}** "
+        f"latents, and for {by_chance:,.1f} between two halves of the {first} slice, in the mean "
+        f"of {N_HALVINGS} times that its documents were dealt at random. "
+    )
+    if differ > 2 * by_chance and differ > 0.01 * n:
+        return said + (
+            "So the two slices hold other texts, and one index has two distributions: that is no "
+            "matter of how they are counted."
+        )
+    return said + "So nothing shows that the slices differ more than documents do by chance."
+
+
+def clean_looks(found: Findings) -> list[Look]:
+    """Of each slice, without an ablation."""
+    return [found.looks[one.key] for one in found.readings if one.ablation is None]

@@ -1,6 +1,9 @@
 """What an anatomy run says in a few sentences, with the number that each rests on."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import polars as pl
 
 from fluoroscope.runs.report import Report
 from fluoroscope.studies.anatomy.report_ablations import ablation_table, shares
@@ -29,7 +32,7 @@ def _quality(found: Findings) -> str:
 def _positions(found: Findings) -> list[str]:
     variants = found.same_slice
     rows = {row["reading"]: row for row in ablation_table(found).iter_rows(named=True)}
-    clean = shares(found.clean)
+    clean = shares(found, found.clean)
     known = np.concatenate(clean)
     known = known[np.isfinite(known)]
     if not len(known):
@@ -43,7 +46,7 @@ def _positions(found: Findings) -> list[str]:
     )
     for name, reading in variants.items():
         if reading.ablation == "positions_removed":
-            ablated = np.concatenate(shares(found.looks[reading.key]))
+            ablated = np.concatenate(shares(found, found.looks[reading.key]))
             ablated = ablated[np.isfinite(ablated)]
             if len(ablated):
                 sentence += f"; with {name}, for {np.mean(ablated > 0.1):.1%}"
@@ -61,11 +64,13 @@ def _slices(found: Findings) -> list[str]:
     if len(clean) < 2:
         return []
     table = slice_table(found, clean[1].key)
-    n, n_chance = int(table["tested"].sum()), int(table["tested_by_chance"].sum())
+    n = int(table["tested"].sum())
+    if n == 0:
+        return []
     return [
         f"Of {n:,} latents {int(table['different'].sum()):,} are active at another rate on the "
-        f"{clean[1].slice} sequences than on the {clean[0].slice}; between halves that differ by "
-        f"chance alone, {int(table['different_by_chance'].sum()):,} of {n_chance:,}."
+        f"{clean[1].slice} sequences than on the {clean[0].slice}; between random halves of one "
+        f"slice, {float(table['different_by_chance'].sum()):,.1f}."
     ]
 
 
@@ -78,12 +83,13 @@ def _sharing(found: Findings) -> list[str]:
         own = table.filter(table["other"] == other)
         if not own.height:
             continue
-        shared, one_to_one = own["decoder_shared_a_to_b"], own["decoder_one_to_one"]
-        chance = own["decoder_rotated_a_to_b"]
         said.append(
-            f"With `{other}` {_range(shared.to_list(), '.0%')} of the latents are shared "
-            f"({_range(one_to_one.to_list(), '.0%')} one to one; a rotated copy shares "
-            f"{_range(chance.to_list(), '.0%')})."
+            f"With `{other}` {_column(own, 'decoder_shared_a_to_b')} of the latents are shared, "
+            f"and {_column(own, 'decoder_shared_active_a_to_b')} of those that are active on this "
+            f"text ({_column(own, 'decoder_one_to_one')} one to one; a rotated copy shares "
+            f"{_column(own, 'decoder_rotated_a_to_b')}). Of the shared ones "
+            f"{_column(own, 'decoder_same_index_a_to_b')} have the same index in both: where that "
+            "is more than one in thousands, the two began alike."
         )
     return said
 
@@ -92,19 +98,23 @@ def _reach(found: Findings) -> str:
     config = found.config
     text = (
         "documents that the SAEs were not trained on"
-        if config.split == "test"
+        if config.split_of("") == "test"
         else "all documents; whether the SAEs were trained on some of them is not known"
     )
     return (
-        f"Ranges are over layers. The text: {text}. SAEs were read on {config.n_sequences} "
+        f"Ranges are over hook points. The text: {text}. SAEs were read on {config.n_sequences} "
         f"sequences of each slice at most; a latent that is dead here may be active elsewhere."
     )
 
 
-def _range(values: list[float], form: str) -> str:
+def _column(table: pl.DataFrame, name: str) -> str:
+    return _range(table[name].to_list() if name in table.columns else [], ".0%")
+
+
+def _range(values: Sequence[float | None], form: str) -> str:
     told = [value for value in values if value is not None and np.isfinite(value)]
     if not told:
-        return "an unknown share"
+        return "none that could be told"
     low, high = format(min(told), form), format(max(told), form)
     return low if low == high else f"{low} to {high}"
 

@@ -34,13 +34,20 @@ def _by_point(choices: Sequence[SAEChoice]) -> Choices:
 def load_set(
     run: Run, config: AnatomyConfig, name: str, device: str
 ) -> dict[HookPoint, SparseAutoencoder]:
-    """Loaded once in each process, without gradients."""
+    """Without gradients. The set that is looked at is loaded once in each process; others are
+    loaded when they are asked for, and are the caller's to let go.
+    """
 
     def load() -> dict[HookPoint, SparseAutoencoder]:
-        choices = sae_sets(run, config)[name]
-        return {
-            point: load_choice(choice, device=device).requires_grad_(False)
-            for point, choice in choices.items()
-        }
+        return {point: load_sae(run, config, name, point, device) for point in choices}
 
-    return run.cached(("sae set", name, device), load)
+    choices = sae_sets(run, config)[name]
+    return run.cached("sae set", load) if name == config.set_names[0] else load()
+
+
+def load_sae(
+    run: Run, config: AnatomyConfig, name: str, point: HookPoint, device: str = "cpu"
+) -> SparseAutoencoder:
+    """One of a set, for those who need no more."""
+    choice = sae_sets(run, config)[name][point]
+    return load_choice(choice, device=device).requires_grad_(False)

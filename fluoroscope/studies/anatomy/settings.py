@@ -24,7 +24,8 @@ class ReadSpec(Config):
     """Of the unit of work that is done as a whole; results do not depend on it."""
 
     memory_mb: PositiveInt = 512
-    """Active latents that wait in memory before they are sorted and written to disk."""
+    """Active latents that wait in memory before they are sorted and written to disk; it decides
+    into how many parts, and no result."""
 
 
 class LossesSpec(Config):
@@ -44,7 +45,7 @@ class ShownSpec(Config):
     """Of each hook point: half of them carry most energy, half know most of the position."""
 
     latents: dict[str, list[NonNegativeInt]] = Field(default_factory=dict)
-    """Hook point -> latents that are shown besides: `shown.latents.3.resid_post=[4,17]`."""
+    """Hook point -> latents that are shown besides: `'shown.latents={3.resid_post: [4,17]}'`."""
 
     outlier_above: float = Field(default=100.0, gt=0)
     """Positions whose mean activation is above this are named in the figures."""

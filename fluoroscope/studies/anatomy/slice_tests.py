@@ -1,10 +1,9 @@
-"""Is a latent as often active on one slice of a corpus as on another, sequence by sequence?
+"""Is a latent as often active on one slice of a corpus as on another, document by document?
 
-Welch's t of the share of a sequence's text tokens in which a latent is active. The units are
-sequences, as tokens of one are not independent; sequences that were cut from one long document are
-alike as well, which makes these tests a little too ready to see a difference. Beside them stand the
-same tests of every other sequence of one slice against the rest of it, which nothing but chance
-tells apart.
+Welch's t of the share of a document's text tokens in which a latent is active. The units are
+documents, as tokens and windows of one are not independent. Beside them stand the same tests of
+halves of one slice into which its documents were dealt at random, several times: nothing but
+chance tells those apart.
 
 Axes: s latents.
 """
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import ttest_ind_from_stats
 
+from fluoroscope.core.intervals import MIN_UNITS
 from fluoroscope.features.multiple_tests import benjamini_hochberg
 
 Q_BELOW = 0.05
@@ -26,7 +26,8 @@ class RateDifference(NamedTuple):
     """Rate on the other slice less that on the first."""
 
     p: Float[np.ndarray, " s"]
-    """Two-sided; NaN for latents that are active in neither, or where a slice has one sequence."""
+    """Two-sided; NaN for latents that are active in neither, or where a slice has too few
+    documents (`MIN_UNITS`)."""
 
 
 def rate_difference(
@@ -37,8 +38,8 @@ def rate_difference(
     variance = [latents[f"{one}/variance"], others[f"{other}/variance"]]
     n = [int(latents[f"{one}/n"][0]), int(others[f"{other}/n"][0])]
     p = np.full(len(mean[0]), np.nan)
-    # Where all sequences are alike there is nothing to hold a difference against.
-    can_tell = (variance[0] + variance[1] > 0) & (min(n) > 1)
+    # Where all documents are alike there is nothing to hold a difference against.
+    can_tell = (variance[0] + variance[1] > 0) & (min(n) >= MIN_UNITS)
     if can_tell.any():
         found = ttest_ind_from_stats(
             *(mean[0][can_tell], np.sqrt(variance[0][can_tell]), n[0]),

@@ -5,9 +5,13 @@ losses, cross, match, map -> report.
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from transformers import AutoConfig
+
+from fluoroscope.core.errors import ConfigError
 from fluoroscope.core.sink import Sink
 from fluoroscope.data.documents import corpus_fingerprint
-from fluoroscope.models.families import FAMILIES
+from fluoroscope.models.families import FAMILIES, find_family
+from fluoroscope.models.hub import find_config
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
@@ -80,12 +84,24 @@ def _resolved(spec: AnatomySpec, *, is_sketch: bool = False) -> AnatomyConfig:
         )
         for name, named in spec.match.others.items()
     }
-    trains_on_it = subject.train is not None and subject.train.corpus.source == spec.corpus.source
+    if any(one.startswith("positions") for one in spec.ablations) and not is_sketch:
+        check_positions(spec.model.source, spec.model.revision)
     config = AnatomyConfig(
         **{name: getattr(subject, name) for name in Subject.model_fields},
         **{name: getattr(spec, name) for name in AnatomySettings.model_fields},
         others=others,
-        split="test" if trains_on_it else "train",
     )
     check_plan(config)
     return config
+
+
+def check_positions(source: str, revision: str | None) -> None:
+    """Raises `ConfigError` where positions cannot be taken away, before anything is read."""
+    config = AutoConfig.from_pretrained(find_config(source, revision).parent)
+    family = find_family(config.model_type, source)
+    other = family.other_positions(config)
+    if other is not None or not (family.position_table or family.rotation):
+        raise ConfigError(
+            f"{source} tells positions by {other or 'means that are not known'}, which can be "
+            "neither removed nor shuffled; give ablations=[reconstructed]."
+        )

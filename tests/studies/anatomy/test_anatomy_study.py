@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from small_anatomy import CONTEXT, D_SAE, small_spec
+from small_anatomy import CONTEXT, D_SAE, saved_saes, small_model, small_spec
 
 from fluoroscope.core.errors import ConfigError, CorpusError, UserError
 from fluoroscope.core.sink import SILENT
@@ -18,7 +18,7 @@ from fluoroscope.studies.anatomy.report_findings import Findings
 from fluoroscope.studies.anatomy.steps.losses import LossesStep
 from fluoroscope.studies.anatomy.steps.match import load_pair
 from fluoroscope.studies.anatomy.steps.portraits import load_portraits
-from fluoroscope.studies.anatomy.steps.read import ReadStep, read_columns, reading_windows
+from fluoroscope.studies.anatomy.steps.read import ReadStep, read_columns, reading_text
 from fluoroscope.studies.anatomy.study import AnatomyStudy
 
 pytestmark = pytest.mark.long
@@ -96,10 +96,10 @@ def test_positions_go_to_the_end_of_the_context(run):
 
 
 def test_the_two_slices_are_the_first_and_the_last_windows(run):
-    ranges = [reading_windows(run, run.config, reading)[0] for reading in run.config.readings]
-    first, last = ranges[0], ranges[1]
-    assert (first.start, len(first), len(last)) == (0, 12, 12)
-    assert last.start > first.stop
+    first, last = (reading_text(run, run.config, reading) for reading in run.config.readings[:2])
+    n = first.tokens.n_windows("train")
+    assert first.windows.tolist() == list(range(12))
+    assert last.windows.tolist() == list(range(n - 12, n))
 
 
 def test_a_latent_has_all_its_activations_in_its_portrait(run):
@@ -107,14 +107,14 @@ def test_a_latent_has_all_its_activations_in_its_portrait(run):
     reading = run.config.readings[0]
     chosen, arrays = load_portraits(run, point)
     columns = read_columns(run, run.config, reading, point)
-    text = reading_windows(run, run.config, reading)[1].counted(TEXT).ravel()
+    text = reading_text(run, run.config, reading).layout.counted(TEXT).ravel()
     for row, one in enumerate(chosen):
         tokens, values = columns.latent(one["latent"])
         np.testing.assert_array_equal(arrays[f"first/values/{row}"], values[text[tokens]])
 
 
 def test_another_seed_shares_little_more_than_chance_and_an_sae_all_with_itself(run):
-    row, cosines = load_pair(run, "other", run.config.points[0])
+    row, cosines = load_pair(run, run.config, "other", run.config.points[0])
     assert row["latents_a"] == D_SAE
     assert cosines["decoder_a_to_b"].shape == (D_SAE, 4)
     own = table(run, "matching_in_full")
@@ -131,7 +131,7 @@ def test_an_sae_matched_with_itself_shares_every_latent(folder):
         match={"others": {"copy": str(folder / "saes")}, "draws": 1},
     )
     for point in run.config.points:
-        row, _ = load_pair(run, "copy", point)
+        row, _ = load_pair(run, run.config, "copy", point)
         for name in ("decoder_shared_a_to_b", "paired_one_to_one", "encoder_one_to_one"):
             assert row[name] == 1.0
 
@@ -163,15 +163,41 @@ def test_the_paired_difference_of_an_ablation_is_that_of_the_means(run):
 def test_slices_that_would_overlap_are_cut_to_halves(folder):
     settings = {"losses": {"n_sequences": 1}, "match": {"every_layer": False}}
     run = executed(folder, "halves", n_sequences=1000, ablations=[], **settings)
-    ranges = [reading_windows(run, run.config, reading)[0] for reading in run.config.readings]
-    assert ranges[0].stop <= ranges[1].start
-    assert len(ranges[0]) == len(ranges[1])
+    first, last = (reading_text(run, run.config, reading) for reading in run.config.readings)
+    assert len(first) == len(last) > 0
+    assert not set(first.windows) & set(last.windows)
 
 
 def test_a_model_that_predicts_nothing_has_no_losses(folder):
     config = AnatomyStudy().resolve(small_spec(folder / "encoder", family="bert"))
     steps = AnatomyStudy().steps(config)
     assert not any(isinstance(step, LossesStep) for step in steps)
+
+
+def test_positions_that_cannot_be_taken_away_are_refused_before_anything_is_read(folder):
+    with pytest.raises(ConfigError, match=r"give ablations=\[reconstructed\]"):
+        AnatomyStudy().resolve(small_spec(folder / "relative", family="deberta"))
+
+
+def test_saes_without_a_common_hook_point_are_refused(folder):
+    saved_saes(folder / "elsewhere", small_model(), points=("1.mlp_out",))
+    others = {"others": {"other": str(folder / "elsewhere")}}
+    with pytest.raises(ConfigError, match="there is nothing to match"):
+        AnatomyStudy().resolve(small_spec(folder, match=others))
+
+
+def test_slices_of_single_documents_are_in_the_order_of_the_text(folder):
+    corpus = {"source": str(folder / "text.txt"), "context": CONTEXT, "pack": False}
+    settings = {"losses": {"n_sequences": 1}, "match": {"every_layer": False}}
+    run = executed(folder, "single", corpus=corpus, ablations=[], **settings)
+    first, last = (reading_text(run, run.config, reading) for reading in run.config.readings)
+    documents = [
+        [int(one.tokens.windows("train", at, at + 1).document[0, 0]) for at in one.windows.tolist()]
+        for one in (first, last)
+    ]
+    assert documents[0] == sorted(documents[0])
+    assert documents[0][0] == 0
+    assert max(documents[0]) <= min(documents[1])
 
 
 WRONG = [
@@ -184,6 +210,7 @@ WRONG = [
     ({"match": {"others": {"a/b": "x"}}}, "becomes a file name"),
     ({"match": {"others": {"given": "saes"}}}, "which is a set already"),
     ({"sae": "x"}, "Did you mean 'saes'"),
+    ({"cross": {"corpora": {"corpus": "text.txt"}}}, "is how the report calls corpus"),
 ]
 
 
@@ -213,16 +240,20 @@ def test_saes_that_are_trained_here_are_read_on_documents_that_they_never_saw(fo
     run = execute(AnatomyStudy(), spec, "trained", How(devices="cpu"), root=folder / "runs")
     config = run.config
     assert config.set_names == ["seed0", "seed1"]
-    assert config.split == "test"
+    assert config.split_of("") == "test"
     seen, read = (TokenStore(run.step_folder(step)) for step in ("tokens", "texts"))
-    window = reading_windows(run, config, config.readings[0])[0]
+    text = reading_text(run, config, config.readings[0])
     ids = {store.folder: store.documents() for store in (seen, read)}
     trained = ids[seen.folder].filter(pl.col("split") == "train")["id"]
-    own = read.windows("test", window.start, window.stop).document.unique().tolist()
+    own = {
+        document
+        for at in text.windows.tolist()
+        for document in read.windows("test", at, at + 1).document.unique().tolist()
+    }
     looked_at = ids[read.folder].filter(pl.col("document").is_in(own))["id"]
     assert looked_at.len() > 0
     assert not set(trained) & set(looked_at)
-    row, _ = load_pair(run, "seed1", config.points[0])
+    row, _ = load_pair(run, config, "seed1", config.points[0])
     assert row["latents_b"] == 32
 
 

@@ -1,6 +1,6 @@
 """SAEs of every set on text of every corpus -> how well they do (`cross/`).
 
-cross/shards/<corpus>-<set>/quality.json   of each hook point, with intervals over sequences
+cross/shards/text<number>-set<number>/quality.json   of each hook point, with intervals
 """
 
 import math
@@ -13,7 +13,6 @@ import torch
 
 from fluoroscope.core.plain_values import without_nan
 from fluoroscope.core.storage import read_json, write_json
-from fluoroscope.data.token_store import WindowRange
 from fluoroscope.features.statistics import TEXT
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
@@ -22,18 +21,14 @@ from fluoroscope.steps.subject import sae_inputs
 from fluoroscope.studies.anatomy.by_position import predicted
 from fluoroscope.studies.anatomy.explained import explained
 from fluoroscope.studies.anatomy.loss_table import loss_row
-from fluoroscope.studies.anatomy.plans import AnatomyConfig
+from fluoroscope.studies.anatomy.plans import MAIN_TEXT, AnatomyConfig
 from fluoroscope.studies.anatomy.reading import SequenceReader
 from fluoroscope.studies.anatomy.sae_sets import load_set
-from fluoroscope.studies.anatomy.slices import layout_of
+from fluoroscope.studies.anatomy.slices import text_slices
 from fluoroscope.studies.anatomy.splicing import CLEAN, RECONSTRUCTED, Splicer
-from fluoroscope.studies.anatomy.steps.read import sequence
 from fluoroscope.studies.anatomy.steps.texts import open_texts, texts_step_name
 
 CROSS = "cross"
-MAIN = "corpus"
-"""The name of the main corpus beside others."""
-
 _QUALITY = "quality.json"
 
 
@@ -52,11 +47,13 @@ class CrossStep(MapStep):
         forward = forward_cost(
             config.model, config.shape, config.corpus.context, 1, passes * tokens
         )
-        weights = sum(2.0 * width * config.model.d_model for width in config.widths)
+        sets = config.set_widths.values()
+        weights = max(sum(2.0 * width * config.model.d_model for width in one) for one in sets)
         return replace(
             forward,
             flops=forward.flops + 2 * weights * tokens,
-            memory_bytes=forward.memory_bytes + 4.0 * weights,
+            # The set that is looked at stays in a process; another comes beside it.
+            memory_bytes=forward.memory_bytes + 8.0 * weights,
             disk_bytes=2e3 * pairs * len(config.points),
             parallel=pairs,
             note=f"sets of SAEs: {len(config.set_names)}, texts: {len(config.corpora())}",
@@ -64,7 +61,7 @@ class CrossStep(MapStep):
 
     def shards(self, run: Run) -> Sequence[Shard]:
         return [
-            Shard(f"{corpus or MAIN}-{name}", {"corpus": corpus, "set": name})
+            Shard(_key(self.config, corpus, name), {"corpus": corpus, "set": name})
             for corpus in self.config.corpora()
             for name in self.config.set_names
         ]
@@ -74,15 +71,14 @@ class CrossStep(MapStep):
         model = load_model(run, config.model, context.device)
         saes = load_set(run, config, shard.params["set"], context.device)
         store = open_texts(run, shard.params["corpus"])
-        split = "train" if shard.params["corpus"] else config.split
-        n = min(config.cross.n_sequences, store.n_windows(split))
-        windows = WindowRange(split, 0, n)
-        layout = layout_of(store, windows)
+        split = config.split_of(shard.params["corpus"])
+        text = text_slices(store, split, config.cross.n_sequences, ["first"])["first"]
+        n, layout = len(text), text.layout
         reader, splicer = SequenceReader(model, saes), Splicer(model, saes)
         sums: dict[str, list[np.ndarray]] = {}
         losses: dict[str, np.ndarray] = {}
         for q in range(n):
-            tokens, is_text = sequence(store, windows, layout, q)
+            tokens, is_text = text.sequence(q)
             for point, layer in reader.read(tokens, is_text).layers.items():
                 for name, value in layer.sums.items():
                     sums.setdefault(f"{point}/{name}", []).append(value.numpy())
@@ -102,6 +98,7 @@ class CrossStep(MapStep):
                 ways = {CLEAN: losses[CLEAN], RECONSTRUCTED: losses[f"{point}/{RECONSTRUCTED}"]}
                 found[point] |= loss_row(ways, counted, config.seed)
             found[point]["n_text_tokens"] = int(layout.counted(TEXT).sum())
+            found[point]["n_sequences"] = n
         write_json(context.folder / _QUALITY, without_nan(found))
 
 
@@ -121,13 +118,18 @@ def _keep(kept: dict[str, np.ndarray], q: int, shape: tuple[int, int], found: tu
         kept.setdefault(key, np.zeros(shape))[q, : len(values)] = values.numpy()
 
 
+def _key(config: AnatomyConfig, corpus: str, name: str) -> str:
+    # By their numbers: names may hold whatever would part two of them.
+    return f"text{list(config.corpora()).index(corpus)}-set{config.set_names.index(name)}"
+
+
 def load_cross(
     run: Run, config: AnatomyConfig
 ) -> dict[tuple[str, str], dict[str, Any]]:  # Any: JSON values.
     """(set, corpus) -> hook point -> numbers with intervals."""
     return {
-        (name, corpus or MAIN): read_json(
-            run.shard_folder(CROSS, f"{corpus or MAIN}-{name}") / _QUALITY
+        (name, corpus or MAIN_TEXT): read_json(
+            run.shard_folder(CROSS, _key(config, corpus, name)) / _QUALITY
         )
         for corpus in config.corpora()
         for name in config.set_names

@@ -26,9 +26,9 @@ from fluoroscope.studies.anatomy.loss_table import loss_row
 from fluoroscope.studies.anatomy.plans import AnatomyConfig
 from fluoroscope.studies.anatomy.sae_sets import load_set
 from fluoroscope.studies.anatomy.splicing import CLEAN, MEAN, RECONSTRUCTED, ZERO, Splicer
-from fluoroscope.studies.anatomy.steps.read import reading_windows, sequence
+from fluoroscope.studies.anatomy.steps.read import reading_text
 from fluoroscope.studies.anatomy.steps.statistics import STATISTICS, load_statistics
-from fluoroscope.studies.anatomy.steps.texts import TEXTS, open_texts
+from fluoroscope.studies.anatomy.steps.texts import TEXTS
 
 LOSSES_STEP = "losses"
 POSITIONS, TABLE = "positions.safetensors", "losses.json"
@@ -66,8 +66,8 @@ class LossesStep(MapStep):
         )
 
     def shards(self, run: Run) -> Sequence[Shard]:
-        windows, _ = reading_windows(run, self.config, self.config.readings[0])
-        n, size = min(self.n_sequences, len(windows)), self.config.read.sequences_per_shard
+        text = reading_text(run, self.config, self.config.readings[0])
+        n, size = min(self.n_sequences, len(text)), self.config.read.sequences_per_shard
         return [
             Shard(f"{start:06d}", {"start": start, "stop": min(start + size, n)})
             for start in range(0, n, size)
@@ -78,17 +78,16 @@ class LossesStep(MapStep):
         model = load_model(run, config.model, context.device)
         saes = load_set(run, config, config.set_names[0], context.device)
         splicer = Splicer(model, saes, self._means(run))
-        store = open_texts(run)
-        windows, layout = reading_windows(run, config, config.readings[0])
+        text = reading_text(run, config, config.readings[0])
         start, stop = shard.params["start"], shard.params["stop"]
         kept: dict[str, np.ndarray] = {}
 
         def keep(key: str, q: int, losses: torch.Tensor) -> None:
-            shape = (stop - start, layout.context)
+            shape = (stop - start, text.layout.context)
             kept.setdefault(key, np.zeros(shape))[q, : len(losses)] = losses.numpy()
 
         for q in range(start, stop):
-            tokens, is_text = sequence(store, windows, layout, q)
+            tokens, is_text = text.sequence(q)
             if len(tokens) > 1:
                 clean, spliced = splicer.losses(tokens, is_text)
                 keep(CLEAN, q - start, clean)
@@ -111,7 +110,7 @@ class LossesStep(MapStep):
             read_tensors(folder / "shards" / shard.key / _TOKENS) for shard in self.shards(run)
         ]
         losses = {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
-        _, layout = reading_windows(run, self.config, self.config.readings[0])
+        layout = reading_text(run, self.config, self.config.readings[0]).layout
         n = len(losses[CLEAN])
         counted = predicted(layout.exists[:n], layout.is_text[:n])
         means = {key: by_position(values, counted) for key, values in losses.items()}

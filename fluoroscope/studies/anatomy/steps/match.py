@@ -1,8 +1,8 @@
 """Which latents the sets of SAEs share (`match/`).
 
-match/shards/pair-<other>-<hook point>/row.json, cosines.safetensors   the set that is looked at
+match/shards/pair-<set>-<hook point>/row.json, cosines.safetensors   the set that is looked at
     and another one, at one hook point: ratios with their nulls, and what they are ratios of
-match/shards/layers-<one>-<other>/layers.safetensors                   every layer with every other
+match/shards/layers-<set>-<set>/layers.safetensors                   every layer with every other
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.steps.subject import sae_inputs
 from fluoroscope.studies.anatomy.plans import AnatomyConfig
-from fluoroscope.studies.anatomy.sae_sets import load_set, sae_sets
+from fluoroscope.studies.anatomy.sae_sets import load_sae, sae_sets
 from fluoroscope.studies.anatomy.steps.statistics import (
     STATISTICS,
     load_statistics,
@@ -48,7 +48,7 @@ class MatchStep(MapStep):
     def cost(self) -> Cost:
         config = self.config
         n_sets, d_model = len(config.set_names), config.model.d_model
-        widest = max(config.widths)
+        widest = max(width for widths in config.set_widths.values() for width in widths)
         product = 2.0 * widest**2 * d_model
         n_pairs = (n_sets - 1) * len(config.points)
         n_matrices = (2 * n_sets - 1) * len(config.points) ** 2 if config.match.every_layer else 0
@@ -57,7 +57,11 @@ class MatchStep(MapStep):
             # Decoder and encoder, each with the other side, with itself, and with the nulls.
             flops=product * (n_pairs * (4 + 2 * config.match.draws) + n_matrices),
             overhead_s=n_pairs * (2.0 + 1e-10 * exact**3),
-            memory_bytes=32.0 * widest * d_model + 16.0 * exact**2 + 0.5e9,
+            # Two SAEs and their directions; of matrices the directions of two sets.
+            memory_bytes=40.0 * widest * d_model
+            + 8.0 * len(config.points) * widest * d_model * config.match.every_layer
+            + 16.0 * exact**2
+            + 0.5e9,
             disk_bytes=100.0 * widest * n_pairs,
             parallel=max(1, n_pairs + (2 * n_sets - 1)),
             note=f"{n_sets} sets" if n_sets > 1 else "layers with each other",
@@ -66,7 +70,7 @@ class MatchStep(MapStep):
     def shards(self, run: Run) -> Sequence[Shard]:
         first, *others = self.config.set_names
         pairs = [
-            Shard(f"pair-{other}-{point}", {"other": other, "point": str(point)})
+            Shard(_pair_key(self.config, other, point), {"other": other, "point": str(point)})
             for other in others
             for point in shared_points(run, self.config, other)
         ]
@@ -74,7 +78,8 @@ class MatchStep(MapStep):
             return pairs
         matrices = [(one, one) for one in (first, *others)] + [(first, other) for other in others]
         return pairs + [
-            Shard(f"layers-{one}-{other}", {"one": one, "other": other}) for one, other in matrices
+            Shard(_layers_key(self.config, one, other), {"one": one, "other": other})
+            for one, other in matrices
         ]
 
     def work(self, run: Run, shard: Shard, context: ShardContext) -> None:
@@ -85,8 +90,9 @@ class MatchStep(MapStep):
 
     def _match_pair(self, run: Run, shard: Shard, context: ShardContext) -> None:
         config, point = self.config, HookPoint(shard.params["point"])
-        one = load_set(run, config, config.set_names[0], "cpu")[point]
-        other = load_set(run, config, shard.params["other"], "cpu")[point]
+        # Two SAEs at a time: sets of a large model would not fit beside each other.
+        one = load_sae(run, config, config.set_names[0], point)
+        other = load_sae(run, config, shard.params["other"], point)
         settings = MatchingConfig(
             k=config.match.nearest,
             threshold=config.match.threshold,
@@ -101,13 +107,30 @@ class MatchStep(MapStep):
         write_tensors(context.folder / _COSINES, _cosines(found))
 
     def _match_layers(self, run: Run, shard: Shard, context: ShardContext) -> None:
-        sets = [load_set(run, self.config, shard.params[k], "cpu") for k in ("one", "other")]
-        sides = [[Directions.of(sae.W_dec) for sae in saes.values()] for saes in sets]
-        found = layer_ratios(sides[0], sides[1], self.config.match.threshold)
-        tensors = {"a_to_b": found.a_to_b, "b_to_a": found.b_to_a}
+        names = [shard.params[side] for side in ("one", "other")]
+        sides = [self._directions(run, name) for name in dict.fromkeys(names)]
+        found = layer_ratios(sides[0], sides[-1], self.config.match.threshold)
+        tensors = {
+            "a_to_b": found.a_to_b,
+            "b_to_a": found.b_to_a,
+            "same_index": found.same_index,
+        }
         tensors["chance"] = np.array([found.chance])
         named = {name: torch.from_numpy(values) for name, values in tensors.items()}
         write_tensors(context.folder / _LAYERS, named)
+
+    def _directions(self, run: Run, name: str) -> list[Directions]:
+        points = sae_sets(run, self.config)[name]
+        return [Directions.of(load_sae(run, self.config, name, point).W_dec) for point in points]
+
+
+def _pair_key(config: AnatomyConfig, other: str, point: HookPoint) -> str:
+    # By their numbers: names may hold whatever would part two of them.
+    return f"pair-{config.set_names.index(other)}-{point}"
+
+
+def _layers_key(config: AnatomyConfig, one: str, other: str) -> str:
+    return f"layers-{config.set_names.index(one)}-{config.set_names.index(other)}"
 
 
 def shared_points(run: Run, config: AnatomyConfig, other: str) -> list[HookPoint]:
@@ -146,15 +169,15 @@ def _expected(live: Bool[np.ndarray, " s"], d_model: int) -> Float[np.ndarray, "
 
 
 def load_pair(
-    run: Run, other: str, point: HookPoint
+    run: Run, config: AnatomyConfig, other: str, point: HookPoint
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:  # Any: JSON values.
     """The row of numbers of a pair, and its cosines."""
-    folder = run.shard_folder(MATCH, f"pair-{other}-{point}")
+    folder = run.shard_folder(MATCH, _pair_key(config, other, point))
     tensors = read_tensors(folder / _COSINES)
     return read_json(folder / _ROW), {name: value.numpy() for name, value in tensors.items()}
 
 
-def load_layers(run: Run, one: str, other: str) -> dict[str, np.ndarray]:
+def load_layers(run: Run, config: AnatomyConfig, one: str, other: str) -> dict[str, np.ndarray]:
     """`a_to_b` and `b_to_a` [layers of one, layers of the other], and `chance`."""
-    folder = run.shard_folder(MATCH, f"layers-{one}-{other}")
+    folder = run.shard_folder(MATCH, _layers_key(config, one, other))
     return {name: value.numpy() for name, value in read_tensors(folder / _LAYERS).items()}

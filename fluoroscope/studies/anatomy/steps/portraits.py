@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fluoroscope.core.plain_values import without_nan
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.core.tensors import read_tensors, write_tensors
 from fluoroscope.features.examples import prominent_latents
@@ -20,7 +21,7 @@ from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.anatomy.plans import AnatomyConfig
-from fluoroscope.studies.anatomy.steps.read import READ, read_columns, reading_windows
+from fluoroscope.studies.anatomy.steps.read import READ, read_columns, reading_text
 from fluoroscope.studies.anatomy.steps.statistics import (
     STATISTICS,
     load_statistics,
@@ -53,9 +54,9 @@ class PortraitsStep(MapStep):
         first = config.readings[0]
         latents, _, _ = load_statistics(run, first, point)
         moments, share = text_moments(latents), latents["position_share"]
-        chosen = _chosen(
-            moments, share, config.shown.n_latents, config.shown.latents.get(shard.key, ())
-        )
+        named = config.shown.latents.get(shard.key, ())
+        energy = _energy(run, config, point)
+        chosen = _chosen(moments, share, energy, config.shown.n_latents, named)
         numbers = [
             {
                 "latent": latent,
@@ -66,11 +67,11 @@ class PortraitsStep(MapStep):
             }
             for latent, why in chosen.items()
         ]
-        write_json(context.folder / _JSON, numbers)
+        write_json(context.folder / _JSON, without_nan(numbers))
         arrays: dict[str, np.ndarray] = {}
         for i, reading in enumerate(config.readings):
             columns = read_columns(run, config, reading, point)
-            _, layout = reading_windows(run, config, reading)
+            layout = reading_text(run, config, reading).layout
             found = position_coefficients(columns, layout, list(chosen))
             arrays |= {f"{reading.key}/mean": found.mean, f"{reading.key}/error": found.error}
             arrays[f"{reading.key}/n"] = found.n_tokens
@@ -84,19 +85,33 @@ class PortraitsStep(MapStep):
         write_tensors(context.folder / _ARRAYS, tensors)
 
 
+def _energy(run: Run, config: AnatomyConfig, point: HookPoint) -> torch.Tensor:
+    """Mean square activation of each latent over all slices: chosen on one of them, latents would
+    look weaker on the others for that alone.
+    """
+    clean = [reading for reading in config.readings if reading.ablation is None]
+    moments = [text_moments(load_statistics(run, one, point)[0]) for one in clean]
+    squares = [one.density * (one.mean**2 + one.std**2) for one in moments]
+    return torch.from_numpy(np.mean(squares, axis=0))
+
+
 def _chosen(
-    moments: LatentMoments, share: np.ndarray, n: int, named: Sequence[int]
+    moments: LatentMoments,
+    share: np.ndarray,
+    energy: torch.Tensor,
+    n: int,
+    named: Sequence[int],
 ) -> dict[int, str]:
     """Latent -> why it is shown; each once."""
     found = dict.fromkeys(named, "named")
-    energy = torch.from_numpy(moments.density * (moments.mean**2 + moments.std**2))
     for latent in prominent_latents(energy, torch.from_numpy(moments.density), n):
         if sum(why == "energy" for why in found.values()) < (n + 1) // 2:
             found.setdefault(latent, "energy")
     # Latents that are nearly never on can follow a position by chance.
-    order = np.argsort(-np.where(moments.density >= _OFTEN, share, -np.inf), kind="stable")
+    often = (moments.density >= _OFTEN) & np.isfinite(share)
+    order = np.argsort(-np.where(often, share, -np.inf), kind="stable")
     for latent in order.tolist():
-        if len(found) >= n + len(named) or moments.density[latent] < _OFTEN:
+        if len(found) >= n + len(named) or not often[latent]:
             break
         found.setdefault(latent, "position")
     return found

@@ -16,13 +16,11 @@ import torch
 from torch import Tensor
 
 from fluoroscope.core.tensors import open_tensors, write_tensors
-from fluoroscope.data.token_store import TokenStore, WindowRange
 from fluoroscope.features.activation_columns import (
     BYTES_WRITTEN,
     ColumnsWriter,
     LatentColumns,
 )
-from fluoroscope.features.statistics import TEXT, Layout
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
@@ -31,7 +29,8 @@ from fluoroscope.steps.subject import sae_inputs
 from fluoroscope.studies.anatomy.plans import AnatomyConfig, Reading
 from fluoroscope.studies.anatomy.reading import NORM_STREAMS, SequenceReader, SequenceReading
 from fluoroscope.studies.anatomy.sae_sets import load_set
-from fluoroscope.studies.anatomy.slices import layout_of, slice_ranges
+from fluoroscope.studies.anatomy.settings import Slice
+from fluoroscope.studies.anatomy.slices import TextSlice, text_slices
 from fluoroscope.studies.anatomy.steps.texts import TEXTS, open_texts
 
 READ = "read"
@@ -88,54 +87,39 @@ class ReadStep(MapStep):
         [reading] = [r for r in config.readings if r.key == shard.params["reading"]]
         model = load_model(run, config.model, context.device)
         saes = load_set(run, config, config.set_names[0], context.device)
-        windows, layout = reading_windows(run, config, reading)
+        text = reading_text(run, config, reading)
+        text.tokens.check_tokenizer(model.tokenizer)
         widths = {str(point): sae.d_sae for point, sae in saes.items()}
         columns = ColumnsWriter(context.folder, widths, config.read.memory_mb << 20)
-        store = open_texts(run)
-        store.check_tokenizer(model.tokenizer)
         start, stop = shard.params["start"], shard.params["stop"]
-        notes = _Notes(layout.context)
+        context_length = text.layout.context
+        notes = _Notes(context_length)
         for q in range(start, stop):
             keeps_norms = reading == config.readings[0] and q < NORM_SEQUENCES
             streams = NORM_STREAMS if keeps_norms else ()
             reader = SequenceReader(model, saes, reading.ablation, config.seed, streams)
-            found = reader.read(*sequence(store, windows, layout, q))
+            found = reader.read(*text.sequence(q))
             for point, layer in found.layers.items():
-                columns.add(str(point), layer.latents, q * layout.context)
+                columns.add(str(point), layer.latents, q * context_length)
             notes.add(found)
             context.sink.progress(q + 1 - start, stop - start, "sequences")
         columns.close()
         notes.write(context.folder)
 
     def _parts(self, run: Run, reading: Reading) -> Iterator[tuple[int, int]]:
-        windows, _ = reading_windows(run, self.config, reading)
+        n = len(reading_text(run, self.config, reading))
         size = self.config.read.sequences_per_shard
-        for start in range(0, len(windows), size):
-            yield start, min(start + size, len(windows))
+        for start in range(0, n, size):
+            yield start, min(start + size, n)
 
 
-def reading_windows(
-    run: Run, config: AnatomyConfig, reading: Reading
-) -> tuple[WindowRange, Layout]:
+def reading_text(run: Run, config: AnatomyConfig, reading: Reading) -> TextSlice:
     """The windows of a reading, and what stands in them."""
 
-    def find() -> tuple[WindowRange, Layout]:
-        store = open_texts(run)
-        n = store.n_windows(config.split)
-        ranges = slice_ranges(n, config.n_sequences, config.slices, config.split)
-        return ranges[reading.slice], layout_of(store, ranges[reading.slice])
+    def find() -> dict[Slice, TextSlice]:
+        return text_slices(open_texts(run), config.split_of(""), config.n_sequences, config.slices)
 
-    return run.cached(("windows", reading.slice), find)
-
-
-def sequence(
-    store: TokenStore, windows: WindowRange, layout: Layout, q: int
-) -> tuple[Tensor, Tensor]:
-    """Tokens of sequence `q` of a slice, without padding, and which of them are text."""
-    at = windows.start + q
-    tokens = store.windows(windows.split, at, at + 1).tokens[0]
-    is_text = torch.from_numpy(layout.counted(TEXT)[q])
-    return tokens, is_text[: len(tokens)]
+    return run.cached("text slices", find)[reading.slice]
 
 
 class _Notes:

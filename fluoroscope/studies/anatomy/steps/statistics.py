@@ -15,6 +15,7 @@ import torch
 
 from fluoroscope.core.intervals import ratio_interval
 from fluoroscope.core.plain_values import without_nan
+from fluoroscope.core.seeding import stream
 from fluoroscope.core.sink import Sink
 from fluoroscope.core.storage import read_json, write_json
 from fluoroscope.core.tensors import read_tensors, write_tensors
@@ -27,14 +28,15 @@ from fluoroscope.features.statistics import (
     TokenMoments,
     latent_statistics,
     position_statistics,
-    sequence_rates,
 )
+from fluoroscope.features.unit_rates import unit_rates
 from fluoroscope.models.hook_points import HookPoint
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import Cost, MapStep, Shard, ShardContext
 from fluoroscope.studies.anatomy.by_position import by_position, predicted
 from fluoroscope.studies.anatomy.explained import explained
 from fluoroscope.studies.anatomy.plans import AnatomyConfig, Reading, layer_names
+from fluoroscope.studies.anatomy.slices import TextSlice
 from fluoroscope.studies.anatomy.steps.read import (
     LOSSES,
     READ,
@@ -42,16 +44,17 @@ from fluoroscope.studies.anatomy.steps.read import (
     TOKENS_FILE,
     read_columns,
     read_notes,
-    reading_windows,
+    reading_text,
 )
 
 STATISTICS = "statistics"
 LATENTS, POSITIONS, SUMMARY = "latents.safetensors", "positions.safetensors", "summary.json"
 READINGS = "readings.safetensors"
-ALL, EVEN, ODD = "all", "even", "odd"
-"""Sequences whose rates are kept: all of a slice, and every other one, which can differ by chance
-alone.
-"""
+ALL = "all"
+"""The rates of all documents of a slice; those of halves are named by `half_name`."""
+
+N_HALVINGS = 5
+"""How often a slice is dealt at random into two halves, which can differ by chance alone."""
 
 _GUESSED_L0 = 100
 
@@ -88,9 +91,10 @@ class StatisticsStep(MapStep):
         config, sink = self.config, context.sink
         point = HookPoint(shard.params["point"])
         [reading] = [r for r in config.readings if r.key == shard.params["reading"]]
-        [name] = layer_names([point])
+        name = dict(zip(config.points, layer_names(config.points), strict=True))[point]
         name = name if reading.ablation is None else f"{name} ({reading.ablation})"
-        _, layout = reading_windows(run, config, reading)
+        text = reading_text(run, config, reading)
+        layout = text.layout
         columns = read_columns(run, config, reading, point)
         notes = _numpy(read_notes(run, config, reading, TOKENS_FILE, f"{point}/"))
         sink.message(f"{name} - Aggregated activations, L1, L2, nonzero counts, total counts")
@@ -104,7 +108,8 @@ class StatisticsStep(MapStep):
         said = "Stored LLM token losses" if has_losses else "Set LLM token losses to None"
         sink.message(f"{name} - {said}")
         latents = latent_statistics(columns, layout)
-        write_tensors(context.folder / LATENTS, _tensors(_latents(columns, layout, latents)))
+        kept = _latents(columns, text, latents, config.seed)
+        write_tensors(context.folder / LATENTS, _tensors(kept))
         summary = self._summary(run, reading, point, latents, notes, layout)
         write_json(context.folder / SUMMARY, without_nan(summary))
         sink.message(f"{name} - Computed and stored feature-level stats")
@@ -132,6 +137,7 @@ class StatisticsStep(MapStep):
             "n_text_tokens": int(text.sum()),
             "n_tokens": int(layout.exists.sum()),
             "n_sequences": layout.n_sequences,
+            "n_documents": reading_text(run, self.config, reading).n_documents,
         }
 
     def merge(self, run: Run, folder: Path, sink: Sink) -> None:
@@ -140,7 +146,7 @@ class StatisticsStep(MapStep):
             found = read_notes(run, self.config, reading, TOKENS_FILE, LOSSES)
             if not found:
                 continue
-            _, layout = reading_windows(run, self.config, reading)
+            layout = reading_text(run, self.config, reading).layout
             losses = found[""].numpy()
             # A loss has one position less than its sequence: the last one predicts nothing.
             counted = predicted(layout.exists, layout.is_text)
@@ -167,19 +173,36 @@ def _positions(
     return found
 
 
+def half_name(halving: int, side: int) -> str:
+    """Of one half (side 0 or 1) of one halving."""
+    return f"half{halving}-{side}"
+
+
 def _latents(
-    columns: LatentColumns, layout: Layout, found: LatentStatistics
+    columns: LatentColumns, text: TextSlice, found: LatentStatistics, seed: int
 ) -> dict[str, np.ndarray]:
     """Of each latent, `every/...` and `text/...` as in `LatentMoments`, `position_share`, and the
-    rates of all sequences and of every other.
+    rates of all documents and of halves.
     """
     kept: dict[str, np.ndarray] = {"position_share": found.position_share}
     for which, moments in (("every", found.every), ("text", found.text)):
         kept |= {f"{which}/{name}": value for name, value in vars(moments).items()}
-    halves = np.arange(layout.n_sequences) % 2
-    whole = sequence_rates(columns, layout, np.zeros(layout.n_sequences, np.int64), 1)
-    parts = sequence_rates(columns, layout, halves, 2)
-    for name, rates, g in ((ALL, whole, 0), (EVEN, parts, 0), (ODD, parts, 1)):
+    unit, n = text.document.ravel(), text.n_documents
+    kept |= _rates(columns, unit, np.zeros(n, np.int64), [ALL])
+    for halving in range(N_HALVINGS):
+        # The same halves at every layer: documents are dealt, not latents.
+        order = stream(seed, "halves", halving).permutation(n)
+        kept |= _rates(columns, unit, order % 2, [half_name(halving, side) for side in (0, 1)])
+    return kept
+
+
+def _rates(
+    columns: LatentColumns, unit: np.ndarray, group: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """`n`, `rate` and `variance` of each group of documents."""
+    rates = unit_rates(columns, unit, group, len(names))
+    kept: dict[str, np.ndarray] = {}
+    for g, name in enumerate(names):
         kept[f"{name}/n"] = rates.n[g : g + 1]
         kept[f"{name}/rate"] = rates.mean[:, g].copy()
         kept[f"{name}/variance"] = rates.variance[:, g].copy()

@@ -27,9 +27,10 @@ class TextsStep(MapStep):
     def __init__(self, config: AnatomyConfig, corpus: str = "") -> None:
         self.config, self.name = config, texts_step_name(corpus)
         self.corpus: CorpusConfig = config.corpora()[corpus]
-        self.split: Split = "train" if corpus else config.split
-        n_slices = 1 if corpus else len(config.slices)
-        self.n_windows = n_slices * (config.cross.n_sequences if corpus else config.n_sequences)
+        self.split: Split = config.split_of(corpus)
+        # The first windows of every text are what sets of SAEs are judged on.
+        own = 0 if corpus else len(config.slices) * config.n_sequences
+        self.n_windows = max(own, config.cross.n_sequences)
         has_end = self.corpus.source != MODEL_SOURCE and self.corpus.source not in GENERATED
         self.reads_all = has_end and not corpus and "last" in config.slices
 
