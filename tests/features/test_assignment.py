@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import linear_sum_assignment
 
 from fluoroscope.core.errors import ConfigError
-from fluoroscope.features.assignment import one_to_one
+from fluoroscope.features.assignment import Assignment, one_to_one
 from fluoroscope.features.top_matches import Directions, top_matches
 from tests.features.matching_data import directions, order_of, weights
 
@@ -89,6 +90,27 @@ def test_what_is_left_over_is_paired_part_by_part():
         pairs = one_to_one(a, b, exact_up_to=size, n_candidates=1)
         assert_one_to_one(pairs, a, b)
         assert pairs.total <= best_total(a, b) + 1e-4 <= pairs.upper_bound + 2e-4
+
+
+def test_what_is_left_over_is_paired_in_the_best_way():
+    # All are nearest to the first of b, and each is also a little like one that only it is like.
+    own, order = torch.eye(31)[1:], order_of(30)
+    a = Directions.of(0.9 * torch.eye(31)[:1] + 0.4 * own)
+    b = Directions.of(torch.cat([torch.eye(31)[:1], own[order]]))
+    pairs = one_to_one(a, b, exact_up_to=30, n_candidates=1)
+    rest = pairs.latents_b > 0
+    assert rest.sum() == 29
+    np.testing.assert_array_equal(order[pairs.latents_b[rest] - 1], pairs.latents_a[rest])
+    assert pairs.total == pytest.approx(best_total(a, b), rel=1e-6)
+    # It is the best, and the bound does not prove it.
+    assert not pairs.is_exact
+
+
+def test_an_assignment_is_exact_where_nothing_but_rounding_is_left_to_the_bound():
+    half = np.full(2, 0.5, np.float32)
+    places = np.arange(2, dtype=np.int32)
+    assert Assignment(places, places, half, 1 + 1e-12).is_exact
+    assert not Assignment(places, places, half, 1 + 1e-6).is_exact
 
 
 def test_the_other_way_round_has_the_same_sum():
