@@ -36,6 +36,7 @@ def unit_rates(
     columns: LatentColumns, unit: Int[np.ndarray, " n"], group: Int[np.ndarray, " u"], n_groups: int
 ) -> Rates:
     """`unit` is that of each token, `group` that of each unit; either may be `NONE`."""
+    columns.check_tokens(len(unit))
     if len(unit) and not (unit.min() >= NONE and unit.max() < len(group)):
         raise ConfigError(f"Units are -1 to {len(group) - 1}, got {unit.min()} to {unit.max()}.")
     if len(group) and not (group.min() >= NONE and group.max() < n_groups):

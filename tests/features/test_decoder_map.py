@@ -152,3 +152,9 @@ def test_rows_that_are_all_the_same_have_no_variance_to_explain():
     rows = np.tile(row, (50, 1))
     rows[7, 0] *= 1 + 2.0**-20
     assert decoder_map({"a": rows}).explained == pytest.approx((1.0, 0.0))
+
+
+@pytest.mark.parametrize(("n", "expected"), [(4, 1), (10, 4), (31, 15), (60, 15)])
+def test_fewer_neighbours_than_half_of_the_dots_are_compared(n, expected):
+    rows = np.random.default_rng(0).standard_normal((n, 8)).astype(np.float32)
+    assert decoder_map({"a": rows}).n_neighbours == expected

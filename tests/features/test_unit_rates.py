@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.errors import ConfigError, MismatchError
 from fluoroscope.features.activation_columns import ColumnsWriter, LatentColumns
 from fluoroscope.features.unit_rates import NONE, unit_rates
 from fluoroscope.sae.sparse_kernels import select_above
@@ -51,3 +51,8 @@ def test_one_unit_has_no_variance(columns):
 def test_what_no_place_is_held_for_is_refused(columns, unit, group, words):
     with pytest.raises(ConfigError, match=words):
         unit_rates(columns, np.full(N, unit), np.array([group]), 2)
+
+
+def test_every_token_of_the_columns_needs_its_unit(columns):
+    with pytest.raises(MismatchError, match=f"of {N} tokens, and what came is for {N - 1}"):
+        unit_rates(columns, np.zeros(N - 1, np.int64), np.array([0]), 1)
