@@ -129,10 +129,11 @@ def sorted_entries(folder: Path, n_layers: int, n: int) -> dict[str, float]:
         TokenMoments,
         latent_statistics,
         position_statistics,
-        sequence_rates,
         token_moments,
     )
+    from fluoroscope.features.unit_rates import unit_rates
     from fluoroscope.sae.sparse_kernels import SparseLatents
+    from fluoroscope.studies.anatomy.steps.statistics import N_HALVINGS
 
     names = {f"{layer}.resid_pre": D_SAE for layer in range(n_layers)}
     offsets = torch.arange(0, CONTEXT * L0 + 1, L0)
@@ -157,8 +158,9 @@ def sorted_entries(folder: Path, n_layers: int, n: int) -> dict[str, float]:
         columns = LatentColumns(sorted(folder.glob(f"shard-*/{name}/part-*")))
         entries += int(columns.counts.sum())
         latent_statistics(columns, layout)
-        for group, n_groups in ((np.zeros(n, np.int64), 1), (np.arange(n) % 2, 2)):
-            sequence_rates(columns, layout, group, n_groups)
+        unit = np.repeat(np.arange(n), CONTEXT)
+        for halving in range(1 + N_HALVINGS):
+            unit_rates(columns, unit, (np.arange(n) + halving) % 2, 2)
         parts = [
             [getattr(one, key) for one in moments[name]] for key in ("count", "mean", "squares")
         ]
@@ -176,9 +178,9 @@ def _compile(folder: Path) -> None:
     from fluoroscope.features.statistics import (
         Layout,
         latent_statistics,
-        sequence_rates,
         token_moments,
     )
+    from fluoroscope.features.unit_rates import unit_rates
     from fluoroscope.sae.sparse_kernels import SparseLatents
 
     latents = SparseLatents(torch.tensor([0, 1]), torch.zeros(1).int(), torch.ones(1), 2)
@@ -189,7 +191,7 @@ def _compile(folder: Path) -> None:
     layout = Layout(np.ones((1, 1), bool), np.ones((1, 1), bool))
     columns = LatentColumns(list((folder / "a").iterdir()))
     latent_statistics(columns, layout)
-    sequence_rates(columns, layout, np.zeros(1, np.int64), 1)
+    unit_rates(columns, np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
 
 
 def dense_way(n: int) -> dict[str, float]:

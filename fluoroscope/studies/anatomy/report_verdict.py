@@ -88,8 +88,8 @@ def _sharing(found: Findings) -> list[str]:
             f"and {_column(own, 'decoder_shared_active_a_to_b')} of those that are active on this "
             f"text ({_column(own, 'decoder_one_to_one')} one to one; a rotated copy shares "
             f"{_column(own, 'decoder_rotated_a_to_b')}). Of the shared ones "
-            f"{_column(own, 'decoder_same_index_a_to_b')} have the same index in both: where that "
-            "is more than one in thousands, the two began alike."
+            f"{_column(own, 'decoder_same_index_a_to_b')} have the same index in both: "
+            "hardly one by chance, and many where the two began alike."
         )
     return said
 
