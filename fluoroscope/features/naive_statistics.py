@@ -4,7 +4,7 @@ Axes: q sequences, p positions, s latents.
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from fluoroscope.features.statistics import (
     EVERY,
@@ -14,7 +14,6 @@ from fluoroscope.features.statistics import (
     LatentStatistics,
     Layout,
     PositionMoments,
-    Rates,
 )
 
 Dense = Float[np.ndarray, "q p s"]
@@ -77,20 +76,3 @@ def position_statistics(latents: Dense, layout: Layout) -> PositionMoments:
             mean[p], std[p] = active.mean(), active.std()
     density = count / np.maximum(n_tokens * latents.shape[2], 1)
     return PositionMoments(n_tokens, count.astype(np.int64), density, mean, std)
-
-
-def sequence_rates(
-    latents: Dense, layout: Layout, group: Int[np.ndarray, " q"], n_groups: int
-) -> Rates:
-    text = layout.counted(TEXT)
-    n = np.zeros(n_groups, np.int64)
-    mean, variance = (np.zeros((latents.shape[2], n_groups)) for _ in range(2))
-    for g in range(n_groups):
-        chosen = [q for q in range(len(group)) if group[q] == g and text[q].any()]
-        n[g] = len(chosen)
-        rates = np.array([(latents[q][text[q]] > 0).mean(axis=0) for q in chosen])
-        if len(chosen):
-            mean[:, g] = rates.mean(axis=0)
-        if len(chosen) > 1:
-            variance[:, g] = rates.var(axis=0, ddof=1)
-    return Rates(n, mean, variance)

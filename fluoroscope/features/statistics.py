@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fluoroscope.core.errors import ConfigError, MismatchError, NumericsError
+from fluoroscope.core.errors import ConfigError, NumericsError
 from fluoroscope.features import statistics_kernels as kernels
 from fluoroscope.features.activation_columns import LatentColumns
 from fluoroscope.sae.sparse_kernels import SparseLatents
@@ -114,16 +114,6 @@ class TokenMoments:
     """Sum of squared deviations from the mean."""
 
 
-class Rates(NamedTuple):
-    """Of the share of a sequence's text tokens in which a latent is active, over sequences."""
-
-    n: Int[np.ndarray, " g"]
-    """Sequences of each group."""
-
-    mean: Float[np.ndarray, "s g"]
-    variance: Float[np.ndarray, "s g"]
-
-
 def latent_statistics(columns: LatentColumns, layout: Layout) -> LatentStatistics:
     """All of an SAE's latents; holds a block of them and some numbers of each in memory."""
     _check(columns, layout)
@@ -198,32 +188,6 @@ def position_statistics(tokens: TokenMoments, layout: Layout, d_sae: int) -> Pos
         mean=centre,
         std=np.sqrt(spread / np.maximum(n, 1)),
     )
-
-
-def sequence_rates(
-    columns: LatentColumns, layout: Layout, group: Int[np.ndarray, " q"], n_groups: int
-) -> Rates:
-    """How often latents are active in the sequences of each group; -1 is a sequence of none."""
-    _check(columns, layout)
-    if group.shape != (layout.n_sequences,):
-        raise MismatchError(
-            f"Each of {layout.n_sequences} sequences is of a group or of none (-1), got groups of "
-            f"shape {group.shape}."
-        )
-    if group.min() < -1 or group.max() >= n_groups:
-        raise ConfigError(f"Groups are -1 to {n_groups - 1}, got {group.min()} to {group.max()}.")
-    text = layout.counted(TEXT)
-    lengths = text.sum(axis=1)
-    mean = np.zeros((columns.d_sae, n_groups))
-    variance = np.zeros((columns.d_sae, n_groups))
-    for block in columns.blocks():
-        rows = slice(block.first, block.first + len(block.starts) - 1)
-        kernels.sequence_rates(
-            *(block.starts, block.tokens, text.ravel(), lengths),
-            *(group, layout.context, n_groups, mean[rows], variance[rows]),
-        )
-    n = np.array([((group == g) & (lengths > 0)).sum() for g in range(n_groups)])
-    return Rates(n, mean, variance)
 
 
 class PositionCoefficients(NamedTuple):

@@ -133,32 +133,6 @@ def position_shares(starts, tokens, values, is_counted, n_at, context, out):
 
 
 @_loop
-def sequence_rates(starts, tokens, is_counted, length, group, context, n_groups, mean, variance):
-    """Of the share of a sequence's counted tokens in which each latent is active: mean and
-    variance over the sequences of each group (-1: of none).
-    """
-    n_sequences = len(length)
-    n_in = np.zeros(n_groups, np.int64)
-    for q in range(n_sequences):
-        if group[q] >= 0 and length[q]:
-            n_in[group[q]] += 1
-    for i in prange(len(starts) - 1):
-        rates = np.zeros(n_sequences)
-        for j in range(starts[i], starts[i + 1]):
-            if is_counted[tokens[j]]:
-                rates[tokens[j] // context] += 1.0
-        mean[i, :], variance[i, :] = 0.0, 0.0
-        for q in range(n_sequences):
-            if group[q] >= 0 and length[q]:
-                rates[q] /= length[q]
-                mean[i, group[q]] += rates[q] / n_in[group[q]]
-        for q in range(n_sequences):
-            if group[q] >= 0 and length[q] and n_in[group[q]] > 1:
-                off = rates[q] - mean[i, group[q]]
-                variance[i, group[q]] += off * off / (n_in[group[q]] - 1)
-
-
-@_loop
 def position_moments(starts, tokens, values, is_counted, n_at, context, mean, squares):
     """Mean and sum of squared deviations of each latent at each position, over counted tokens,
     zeros included; `n_at` counted tokens stand at each.

@@ -23,7 +23,6 @@ from fluoroscope.features.statistics import (
     latent_statistics,
     position_coefficients,
     position_statistics,
-    sequence_rates,
     token_moments,
 )
 from fluoroscope.sae.sparse_kernels import SparseLatents, select_above
@@ -99,9 +98,6 @@ def test_sparse_statistics_are_those_of_a_dense_float64_oracle(tmp_path):
     columns, tokens, _ = written(tmp_path, dense)
     assert_same(latent_statistics(columns, layout), naive.latent_statistics(dense, layout))
     assert_same(position_statistics(tokens, layout, S), naive.position_statistics(dense, layout))
-    group = np.array([0, 1, 0, 1, -1, 1, 0, 1])
-    found = sequence_rates(columns, layout, group, 2)
-    assert_same(found, naive.sequence_rates(dense, layout, group, 2))
 
 
 @settings(max_examples=15, deadline=None)
@@ -308,8 +304,6 @@ def test_columns_are_of_no_shorter_text_than_they_were_made_of(tmp_path):
             latent_statistics(columns, other)
         with pytest.raises(MismatchError, match=said):
             position_coefficients(columns, other, [1])
-        with pytest.raises(MismatchError, match=said):
-            sequence_rates(columns, other, np.zeros(len(other.exists), int), 1)
     none = Layout(np.ones((0, 4), bool), np.ones((0, 4), bool))
     with pytest.raises(ConfigError, match="got 0 sequences of 4"):
         latent_statistics(columns, none)
@@ -326,27 +320,6 @@ def test_columns_know_tokens_in_which_nothing_was_active(tmp_path):
         write_tensors(path, {name: parts[name].clone() for name in ("starts", "tokens", "values")})
     last = int(np.flatnonzero(dense.any(axis=2).ravel())[-1])
     assert LatentColumns(columns.parts).n_tokens == last + 1
-
-
-def test_groups_are_of_the_sequences_that_there_are(tmp_path):
-    layout = made_layout()
-    columns, _, _ = written(tmp_path, made_latents(layout))
-    with pytest.raises(MismatchError, match=r"Each of 8 sequences .* shape \(7,\)"):
-        sequence_rates(columns, layout, np.zeros(7, int), 1)
-    for wrong in (2, -2):
-        with pytest.raises(ConfigError, match="Groups are -1 to 1, got"):
-            sequence_rates(columns, layout, np.array([0, 1, 0, wrong, 0, 0, 1, 1]), 2)
-
-
-def test_sequences_without_text_are_of_no_group(tmp_path):
-    layout = made_layout()
-    layout.is_text[3] = False
-    dense = made_latents(layout)
-    columns, _, _ = written(tmp_path, dense)
-    group = np.array([0, 0, 1, 1, 0, 0, 0, 0])
-    found = sequence_rates(columns, layout, group, 2)
-    assert found.n.tolist() == [6, 1]
-    assert_same(found, naive.sequence_rates(dense, layout, group, 2))
 
 
 def test_what_stands_behind_the_end_of_a_sequence_is_of_no_position(tmp_path):
