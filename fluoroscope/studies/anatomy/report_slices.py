@@ -49,7 +49,7 @@ def add_slices(report: Report, found: Findings) -> None:
         "slices",
         table,
         f"Latents whose rate differs (q < {Q_BELOW} over the latents of all layers together), "
-        f"between the slices, and in the mean of {N_HALVINGS} times that the documents of the "
+        f"between the slices, and in the mean of {N_HALVINGS} times that the blocks of the "
         "first one were dealt at random into halves, where only chance differs.",
     )
 
@@ -91,18 +91,19 @@ def _verdict(found: Findings, table: pl.DataFrame, first: str, second: str) -> s
         f"{n_documents[0]:,} and {n_documents[1]:,} documents. "
     )
     if n == 0:
-        return said + "That is too few to tell chance from more: no test is made."
+        return said + "They make too few blocks to tell chance from more: no test is made."
     said += (
-        f"The share of a document in which a latent is active differs for **{differ:,} of {n:,}** "
+        "Units are blocks of consecutive sequences, none shorter than the longest document. The "
+        f"share of a block in which a latent is active differs for **{differ:,} of {n:,}** "
         f"latents, and for {by_chance:,.1f} between two halves of the {first} slice, in the mean "
-        f"of {N_HALVINGS} times that its documents were dealt at random. "
+        f"of {N_HALVINGS} times that its blocks were dealt at random. "
     )
     if differ > 2 * by_chance and differ > 0.01 * n:
         return said + (
             "So the two slices hold other texts, and one index has two distributions: that is no "
             "matter of how they are counted."
         )
-    return said + "So nothing shows that the slices differ more than documents do by chance."
+    return said + "So nothing shows that the slices differ more than blocks do by chance."
 
 
 def clean_looks(found: Findings) -> list[Look]:

@@ -1,9 +1,9 @@
-"""Is a latent as often active on one slice of a corpus as on another, document by document?
+"""Is a latent as often active on one slice of a corpus as on another, block by block?
 
-Welch's t of the share of a document's text tokens in which a latent is active. The units are
-documents, as tokens and windows of one are not independent. Beside them stand the same tests of
-halves of one slice into which its documents were dealt at random, several times: nothing but
-chance tells those apart.
+Welch's t of the share of a block's text tokens in which a latent is active. The units are blocks of
+consecutive sequences (`TextSlice.block`), as tokens of a document, and documents in one window, are
+not independent. Beside them stand the same tests of halves of one slice into which its blocks were
+dealt at random, several times: nothing but chance tells those apart.
 
 Axes: s latents.
 """
@@ -27,7 +27,7 @@ class RateDifference(NamedTuple):
 
     p: Float[np.ndarray, " s"]
     """Two-sided; NaN for latents that are active in neither, or where a slice has too few
-    documents (`MIN_UNITS`)."""
+    blocks (`MIN_UNITS`)."""
 
 
 def rate_difference(
@@ -38,7 +38,7 @@ def rate_difference(
     variance = [latents[f"{one}/variance"], others[f"{other}/variance"]]
     n = [int(latents[f"{one}/n"][0]), int(others[f"{other}/n"][0])]
     p = np.full(len(mean[0]), np.nan)
-    # Where all documents are alike there is nothing to hold a difference against.
+    # Where all blocks are alike there is nothing to hold a difference against.
     can_tell = (variance[0] + variance[1] > 0) & (min(n) >= MIN_UNITS)
     if can_tell.any():
         found = ttest_ind_from_stats(

@@ -15,6 +15,8 @@ from fluoroscope.features.statistics import TEXT, Layout
 from fluoroscope.studies.anatomy.settings import Slice
 
 _BLOCK = 4096
+_BLOCKS = 40
+"""Units of a slice by which it is compared with another: enough for a test."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,26 @@ class TextSlice:
     @property
     def n_documents(self) -> int:
         return int(self.document.max(initial=-1)) + 1
+
+    @property
+    def block(self) -> Int[np.ndarray, "q p"]:
+        """Of each token the block that it counts in, from 0; -1 where no text token is.
+
+        Blocks are consecutive sequences, at least as many as the longest document runs over, and
+        40 blocks at most. Tokens of one document are not independent, nor are documents that are
+        packed into one window and read each other; what lies in two blocks is, nearly.
+        """
+        n_each = max(self._longest, -(-len(self) // _BLOCKS))
+        # What is left over belongs to the last.
+        number = np.minimum(np.arange(len(self)) // n_each, max(len(self) // n_each - 1, 0))
+        return np.where(self.document >= 0, number[:, None], -1)
+
+    @property
+    def _longest(self) -> int:
+        """Sequences over which the longest document runs."""
+        places = [np.unique(row[row >= 0]) for row in self.document]
+        documents = np.concatenate([np.zeros(0, np.int64), *places])
+        return int(np.bincount(documents.astype(np.int64)).max(initial=1))
 
     def __len__(self) -> int:
         return len(self.windows)

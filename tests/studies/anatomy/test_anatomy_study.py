@@ -9,12 +9,13 @@ from fluoroscope.core.errors import ConfigError, CorpusError, UserError
 from fluoroscope.core.sink import SILENT
 from fluoroscope.core.storage import sha256_folder
 from fluoroscope.data.token_store import TokenStore
-from fluoroscope.features.statistics import TEXT
+from fluoroscope.features.statistics import TEXT, Layout
 from fluoroscope.models.language_model import LanguageModel
 from fluoroscope.runs.engine import execute
 from fluoroscope.runs.how import How
 from fluoroscope.runs.step import ShardContext
 from fluoroscope.studies.anatomy.report_findings import Findings
+from fluoroscope.studies.anatomy.slices import TextSlice
 from fluoroscope.studies.anatomy.steps.losses import LossesStep
 from fluoroscope.studies.anatomy.steps.match import load_pair
 from fluoroscope.studies.anatomy.steps.portraits import load_portraits
@@ -184,6 +185,26 @@ def test_saes_without_a_common_hook_point_are_refused(folder):
     others = {"others": {"other": str(folder / "elsewhere")}}
     with pytest.raises(ConfigError, match="there is nothing to match"):
         AnatomyStudy().resolve(small_spec(folder, match=others))
+
+
+def text_slice(document):
+    document = np.array(document)
+    layout = Layout(document >= 0, document >= 0)
+    return TextSlice(
+        object.__new__(TokenStore), "train", np.arange(len(document)), layout, document
+    )
+
+
+def test_blocks_are_no_shorter_than_the_longest_document_and_40_at_most():
+    packed = text_slice(
+        [[0, 0, 1], [1, 1, 1], [1, 1, 2], [3, 4, 5], [6, -1, 7], [8, 8, 8], [9, 9, 9]]
+    )
+    # Document 1 runs over three sequences; the seventh is left over.
+    assert packed.block[:, 0].tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert packed.block[4].tolist() == [1, -1, 1]
+    single = text_slice(np.repeat(np.arange(100)[:, None], 2, axis=1))
+    assert len(np.unique(single.block)) == 33
+    assert text_slice([[-1, -1]]).block.tolist() == [[-1, -1]]
 
 
 def test_slices_of_single_documents_are_in_the_order_of_the_text(folder):

@@ -51,7 +51,7 @@ STATISTICS = "statistics"
 LATENTS, POSITIONS, SUMMARY = "latents.safetensors", "positions.safetensors", "summary.json"
 READINGS = "readings.safetensors"
 ALL = "all"
-"""The rates of all documents of a slice; those of halves are named by `half_name`."""
+"""The rates of all blocks of a slice; those of halves are named by `half_name`."""
 
 N_HALVINGS = 5
 """How often a slice is dealt at random into two halves, which can differ by chance alone."""
@@ -182,15 +182,16 @@ def _latents(
     columns: LatentColumns, text: TextSlice, found: LatentStatistics, seed: int
 ) -> dict[str, np.ndarray]:
     """Of each latent, `every/...` and `text/...` as in `LatentMoments`, `position_share`, and the
-    rates of all documents and of halves.
+    rates of all blocks of sequences and of halves of them.
     """
     kept: dict[str, np.ndarray] = {"position_share": found.position_share}
     for which, moments in (("every", found.every), ("text", found.text)):
         kept |= {f"{which}/{name}": value for name, value in vars(moments).items()}
-    unit, n = text.document.ravel(), text.n_documents
+    unit = text.block.ravel()
+    n = int(unit.max(initial=-1)) + 1
     kept |= _rates(columns, unit, np.zeros(n, np.int64), [ALL])
     for halving in range(N_HALVINGS):
-        # The same halves at every layer: documents are dealt, not latents.
+        # The same halves at every layer: blocks are dealt, not latents.
         order = stream(seed, "halves", halving).permutation(n)
         kept |= _rates(columns, unit, order % 2, [half_name(halving, side) for side in (0, 1)])
     return kept
@@ -199,7 +200,7 @@ def _latents(
 def _rates(
     columns: LatentColumns, unit: np.ndarray, group: np.ndarray, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """`n`, `rate` and `variance` of each group of documents."""
+    """`n`, `rate` and `variance` of each group of blocks."""
     rates = unit_rates(columns, unit, group, len(names))
     kept: dict[str, np.ndarray] = {}
     for g, name in enumerate(names):
