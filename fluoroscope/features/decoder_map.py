@@ -14,6 +14,7 @@ Axes: s latents of one SAE, d model width, n dots of one layer.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal
 
@@ -212,8 +213,8 @@ def _laid_out(units: np.ndarray, method: Method, seed: int) -> Float[np.ndarray,
         # On unit rows the squared distances that t-SNE takes are 2 - 2 cos.
         perplexity = min(30.0, (n - 1) / 3)
         return TSNE(perplexity=perplexity, random_state=number, n_jobs=1).fit_transform(points)
-    from umap import UMAP  # Takes seconds to import, and is an extra.
-
+    # By its name: it takes seconds to import, and is an extra that may not be there.
+    UMAP = import_module("umap").UMAP
     near = min(15, n - 1)
     return UMAP(n_neighbors=near, metric="cosine", random_state=number, n_jobs=1).fit_transform(
         points

@@ -106,7 +106,8 @@ class PCA(Dense):
         if min(rows.shape) < 2:
             return rows[0], {}
         _, size, right = svds(rows, k=1, v0=start)
-        return right[0], {"share": float(size[0] ** 2 / (rows**2).sum())}
+        # What scipy gives may be None by its types, where vectors are not asked for.
+        return np.asarray(right)[0], {"share": float(size[0] ** 2 / (rows**2).sum())}
 
 
 def dense_part(
