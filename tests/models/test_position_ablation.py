@@ -1,6 +1,7 @@
 """What must hold for every family whose positions can be ablated, and what is said of the rest."""
 
 import copy
+from collections.abc import Iterable, Sequence
 
 import pytest
 import torch
@@ -46,7 +47,17 @@ LEARNED = {"gpt2", "opt", "bert", "roberta", "electra", "albert", "deberta", "de
 CLOSE = {"rtol": 0, "atol": 1e-9}
 
 
-@pytest.fixture(params=VARIANTS, scope="module")
+# One of each kind in every run, all of them in the slow ones.
+OFTEN = ("gpt2", "opt", "bert", "llama", "gemma3_text", "gpt_neox", "falcon", "phi3 longrope")
+
+
+def _slow_but(often: Sequence[str], names: Iterable[str]) -> list[object]:
+    return [
+        name if name in often else pytest.param(name, marks=pytest.mark.slow) for name in names
+    ]
+
+
+@pytest.fixture(params=_slow_but(OFTEN, VARIANTS), scope="module")
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     return made(*VARIANTS[request.param])
 
@@ -150,7 +161,7 @@ WIDE: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", _slow_but(OFTEN, FAMILIES))
 def test_without_positions_the_order_of_what_is_seen_makes_no_difference(family, tokens):
     changes = {**CHANGES.get(family, {}), **WIDE.get(family, {})}
     is_encoder = FAMILIES[family].kind == "encoder"

@@ -208,6 +208,7 @@ def test_steps_that_are_done_twice_keep_their_states_and_cost_a_forward_more(nam
     assert kept.training_flops < again.training_flops < kept.training_flops + kept.forward_flops
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_less_of_texts_and_copies_of_weights():
     config = TINY["transformer"]
     few, many = replace(WORK, batch=1), replace(WORK, batch=65)
@@ -300,6 +301,7 @@ def test_what_the_plans_preset_trains_first_fits_the_plans_card(arm):
     assert plan_training(made, work, way).verdict(room) == "safe"
 
 
+@pytest.mark.slow
 def test_steps_that_are_supervised_on_the_way_cost_an_answer_each():
     """As torch's own counter sees the study's own losses of a training step."""
     network = TINY["gated"].model_copy(update={"max_steps": 4})

@@ -159,6 +159,7 @@ def test_hops_are_asked_of_questions_that_have_them(thinking, words):
         toy_reasoner_trainer(toy_settings(thinking), says_hops=False).train()
 
 
+@pytest.mark.slow
 def test_supervised_hop_by_hop_the_states_on_the_way_answer_too():
     settings = toy_settings({"steps": "by_depth", "supervised": "hops"}, max_epochs=10)
     trainer = toy_reasoner_trainer(settings, toy_network(dropout=0), n=60)
