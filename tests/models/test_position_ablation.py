@@ -52,9 +52,7 @@ OFTEN = ("gpt2", "opt", "bert", "llama", "gemma3_text", "gpt_neox", "falcon", "p
 
 
 def _slow_but(often: Sequence[str], names: Iterable[str]) -> list[object]:
-    return [
-        name if name in often else pytest.param(name, marks=pytest.mark.slow) for name in names
-    ]
+    return [name if name in often else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @pytest.fixture(params=_slow_but(OFTEN, VARIANTS), scope="module")
