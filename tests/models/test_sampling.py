@@ -111,7 +111,8 @@ def test_a_nucleus_does_not_depend_on_batch_mates_even_where_tokens_are_equally_
 
 
 @given(
-    logits=st.lists(st.floats(-50, 50), min_size=1, max_size=12),
+    # What differs by less than rounding is equal to a softmax, and not to argmax.
+    logits=st.lists(st.floats(-50, 50).map(lambda x: round(x, 6)), min_size=1, max_size=12),
     temperature=st.floats(0.1, 5),
     top_k=st.none() | st.integers(1, 14),
     top_p=st.none() | st.floats(0.01, 1),
