@@ -31,6 +31,7 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from fluoroscope.core.errors import ConfigError, ModelError
 from fluoroscope.core.registry import nearest
@@ -104,22 +105,28 @@ def position_encoding(model: LanguageModel | Family) -> PositionEncoding:
     Of a family alone it is what its checkpoints have that can be ablated at all.
     """
     if isinstance(model, Family):
-        name, family = f"a model of the architecture {model.model_type!r}", model
+        family = model
+        check_encoding(f"a model of the architecture {family.model_type!r}", family)
     else:
         model.check_positions_are_tokens("An ablation of positions")
-        name, family = model.name, model.family
-        other = family.other_positions(model.network.config)
-        if other is not None:
-            raise ModelError(
-                f"{name} tells positions by {other}, which can be neither removed nor shuffled. "
-                "Ablate positions of a model whose positions are learned embeddings or rotary."
-            )
+        family = model.family
+        check_encoding(model.name, family, model.network.config)
+    return "rotary" if family.position_table is None else "learned"
+
+
+def check_encoding(name: str, family: Family, config: PretrainedConfig | None = None) -> None:
+    """Raises `ModelError` where positions cannot be taken away; needs no weights."""
+    other = None if config is None else family.other_positions(config)
+    if other is not None:
+        raise ModelError(
+            f"{name} tells positions by {other}, which can be neither removed nor shuffled. "
+            "Ablate positions of a model whose positions are learned embeddings or rotary."
+        )
     if family.position_table is None and family.rotation is None:
         raise ModelError(
             f"It is not known where {name} gets its positions from. Ablate positions of a model "
             "whose family states a position_table or a rotation (models/families.py)."
         )
-    return "rotary" if family.position_table is None else "learned"
 
 
 def _check_kind(kind: str) -> None:

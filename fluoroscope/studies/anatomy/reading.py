@@ -9,6 +9,7 @@ Axes: p positions, d model width.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -90,7 +91,7 @@ class SequenceReader:
             return splice(activation, reconstruction, is_text)
 
         points = sorted({*self.saes, *self._norm_points})
-        hooks = {point: _bound(look, point) for point in points}
+        hooks = {point: partial(look, point) for point in points}
         with self._without_positions():
             losses = self._pass(hooks, tokens.unsqueeze(0))
         return SequenceReading(layers, losses, norms)
@@ -128,10 +129,6 @@ def splice(
     written = activation.clone()
     written[:, is_text.to(activation.device)] = rows.to(activation.dtype)
     return written
-
-
-def _bound(look, point: HookPoint):
-    return lambda activation: look(point, activation)
 
 
 def _read_layer(

@@ -63,9 +63,6 @@ def add_matching(report: Report, found: Findings) -> None:
 
 def _add_pair(report: Report, found: Findings, other: str) -> None:
     points = shared_points(found.run, found.config, other)
-    if not points:
-        report.text(f"`{other}` has no SAE at a hook point that is looked at.")
-        return
     # One is drawn: four panels of each would be a book. All are in the table.
     point = points[len(points) // 2]
     layer = found.names[found.points.index(point)]

@@ -7,11 +7,12 @@ from types import MappingProxyType
 
 from transformers import AutoConfig
 
-from fluoroscope.core.errors import ConfigError
+from fluoroscope.core.errors import ConfigError, ModelError
 from fluoroscope.core.sink import Sink
 from fluoroscope.data.documents import corpus_fingerprint
 from fluoroscope.models.families import FAMILIES, find_family
 from fluoroscope.models.hub import find_config
+from fluoroscope.models.position_ablation import check_encoding
 from fluoroscope.runs.run import Run
 from fluoroscope.runs.step import MapStep
 from fluoroscope.runs.study import Study
@@ -98,10 +99,7 @@ def _resolved(spec: AnatomySpec, *, is_sketch: bool = False) -> AnatomyConfig:
 def check_positions(source: str, revision: str | None) -> None:
     """Raises `ConfigError` where positions cannot be taken away, before anything is read."""
     config = AutoConfig.from_pretrained(find_config(source, revision).parent)
-    family = find_family(config.model_type, source)
-    other = family.other_positions(config)
-    if other is not None or not (family.position_table or family.rotation):
-        raise ConfigError(
-            f"{source} tells positions by {other or 'means that are not known'}, which can be "
-            "neither removed nor shuffled; give ablations=[reconstructed]."
-        )
+    try:
+        check_encoding(source, find_family(config.model_type, source), config)
+    except ModelError as error:
+        raise ConfigError(f"{error} Or give ablations=[reconstructed].") from None

@@ -42,7 +42,8 @@ LOSSES = "losses"
 NORM_SEQUENCES = 32
 """Of the first reading, of which the lengths of streams are kept; enough for their medians."""
 
-_GUESSED_L0 = 100
+GUESSED_L0 = 100
+"""Active latents of a token that a plan reckons with: an upper bound for usual SAEs."""
 
 
 class ReadStep(MapStep):
@@ -58,7 +59,7 @@ class ReadStep(MapStep):
         tokens = float(n * config.corpus.context)
         forward = forward_cost(config.model, config.shape, config.corpus.context, 1, tokens)
         weights = sum(2.0 * width * config.model.d_model for width in config.widths)
-        entries = tokens * sum(min(_GUESSED_L0, width) for width in config.widths)
+        entries = tokens * sum(min(GUESSED_L0, width) for width in config.widths)
         return replace(
             forward,
             flops=forward.flops + weights * tokens,
@@ -69,7 +70,7 @@ class ReadStep(MapStep):
             + 4.0 * max(config.widths) * config.corpus.context,
             disk_bytes=BYTES_WRITTEN * entries + 40.0 * tokens * len(config.points),
             parallel=max(1, n // config.read.sequences_per_shard),
-            note=f"one pass for all layers, at most {_GUESSED_L0} active latents a token",
+            note=f"one pass for all layers, at most {GUESSED_L0} active latents a token",
         )
 
     def shards(self, run: Run) -> Sequence[Shard]:

@@ -38,6 +38,7 @@ from fluoroscope.studies.anatomy.explained import explained
 from fluoroscope.studies.anatomy.plans import AnatomyConfig, Reading, layer_names
 from fluoroscope.studies.anatomy.slices import TextSlice
 from fluoroscope.studies.anatomy.steps.read import (
+    GUESSED_L0,
     LOSSES,
     READ,
     SEQUENCES_FILE,
@@ -56,8 +57,6 @@ ALL = "all"
 N_HALVINGS = 5
 """How often a slice is dealt at random into two halves, which can differ by chance alone."""
 
-_GUESSED_L0 = 100
-
 
 class StatisticsStep(MapStep):
     name = STATISTICS
@@ -69,7 +68,7 @@ class StatisticsStep(MapStep):
     def cost(self) -> Cost:
         config = self.config
         tokens = float(config.n_sequences * config.corpus.context)
-        entries = tokens * max(min(_GUESSED_L0, width) for width in config.widths)
+        entries = tokens * max(min(GUESSED_L0, width) for width in config.widths)
         n_shards = len(config.readings) * len(config.points)
         return Cost(
             bytes_moved=40.0 * entries * n_shards,
